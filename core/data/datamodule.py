@@ -1,0 +1,61 @@
+"""Token shards as Lightning wants them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lightning import LightningDataModule
+
+from core.data.batch_loader import BatchLoader
+from core.data.shards import TokenShards
+
+
+class ShardDataModule(LightningDataModule):
+    """Batches of the splits `train`, `valid` and `test` of one folder of token shards.
+
+    Training batches are drawn afresh from (seed, epoch), the others never change. Ranks share
+    each epoch's batches evenly. A checkpoint inside an epoch goes on with the next batch.
+
+    folder: the shards. tokens_per_batch: budget with padding, for each rank. packed: one row
+    without padding. fill: id in places without a token. tokenizer_sha256: refuse other shards.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        tokens_per_batch: int,
+        *,
+        packed: bool = False,
+        fill: int = 0,
+        seed: int = 0,
+        tokenizer_sha256: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.shards = TokenShards.open(folder, tokenizer_sha256)
+        self.tokens_per_batch = tokens_per_batch
+        self.packed, self.fill, self.seed = packed, fill, seed
+
+    def train_dataloader(self) -> BatchLoader:
+        return self._loader("train")
+
+    def val_dataloader(self) -> BatchLoader:
+        return self._loader("valid")
+
+    def test_dataloader(self) -> BatchLoader:
+        return self._loader("test")
+
+    def _loader(self, split: str) -> BatchLoader:
+        trainer = self.trainer
+        return BatchLoader(
+            self.shards.split(split),
+            self.tokens_per_batch,
+            packed=self.packed,
+            fill=self.fill,
+            seed=self.seed,
+            epoch=self._epoch if split == "train" else int,
+            rank=trainer.global_rank if trainer else 0,
+            world=trainer.world_size if trainer else 1,
+        )
+
+    def _epoch(self) -> int:
+        return self.trainer.current_epoch if self.trainer else 0

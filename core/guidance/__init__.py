@@ -1,0 +1,1 @@
+"""Steering: objectives, constraints, guides and surrogates, and the Pareto archive."""

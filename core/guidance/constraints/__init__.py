@@ -1,0 +1,6 @@
+"""Rules that no output breaks, one file each."""
+
+from core.guidance.constraints.base import Constraint
+from core.registry import Registry
+
+registry: Registry[Constraint] = Registry("constraint", Constraint, __name__)

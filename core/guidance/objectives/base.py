@@ -1,0 +1,99 @@
+"""The contract of every objective."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.errors import UserError
+from core.registry import Paper
+
+Direction = Literal["max", "min", "near"]
+
+
+class Objective(ABC):
+    """A property of completed, decoded sequences that can be measured.
+
+    `score` is batched, deterministic and does not depend on the batch; NaN marks a sequence outside
+    `valid_range` or one that the property is not defined for, and such a sequence never
+    enters an archive. A direction that must not be sought is `hazardous` and refused.
+    """
+
+    paper: ClassVar[Paper]
+    direction: ClassVar[Literal["max", "min"]]
+    unit: ClassVar[str]
+    source: ClassVar[str]
+    hazardous: ClassVar[Literal["max", "min"] | None] = None
+
+    @abstractmethod
+    def score(self, sequences: Sequence[Any]) -> NDArray[np.float64]:
+        """One value a sequence, in `unit`."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """An objective as asked for: which way, how much it weighs, under which name.
+
+    `near` asks for the value closest to `near`; utility is what is maximised in every case.
+    """
+
+    name: str
+    objective: Objective
+    direction: Direction
+    near: float = math.nan
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.direction == self.objective.hazardous:
+            raise UserError(f"objective {self.name}: seeking its {self.direction}imum is refused as hazardous")
+        if not (self.weight > 0 and math.isfinite(self.weight)):
+            raise UserError(f"objective {self.name}: a weight is a positive number, got {self.weight}")
+
+    def utility(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Scores turned so that more is better; the weight is not applied."""
+        if self.direction == "max":
+            return scores
+        return -scores if self.direction == "min" else -np.abs(scores - self.near)
+
+
+class Scoreboard:
+    """Asks every objective once for each distinct sequence, and counts.
+
+    `calls` counts distinct sequences, under however many objectives; `evaluations` counts per
+    objective.
+    """
+
+    def __init__(self, targets: Sequence[Target]) -> None:
+        self.targets = tuple(targets)
+        self._known: dict[Any, NDArray[np.float64]] = {}
+        self.evaluations = {target.name: 0 for target in targets}
+
+    @property
+    def calls(self) -> int:
+        return len(self._known)
+
+    def score(self, sequences: Sequence[Any]) -> NDArray[np.float64]:
+        """Raw scores `[N, M]`, one column a target."""
+        fresh = list(dict.fromkeys(s for s in sequences if s not in self._known))
+        if fresh:
+            columns = []
+            for target in self.targets:
+                column = np.asarray(target.objective.score(fresh), dtype=np.float64)
+                if column.shape != (len(fresh),):
+                    raise UserError(f"objective {target.name} returned shape {column.shape} for {len(fresh)} sequences")
+                self.evaluations[target.name] += len(fresh)
+                columns.append(column)
+            table = np.stack(columns, axis=1) if columns else np.zeros((len(fresh), 0))
+            self._known.update(zip(fresh, table, strict=True))
+        return np.array([self._known[s] for s in sequences]).reshape(len(sequences), len(self.targets))
+
+    def utility(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """`[N, M]` scores turned so that more is better in every column."""
+        columns = [target.utility(scores[:, m]) for m, target in enumerate(self.targets)]
+        return np.stack(columns, axis=1) if columns else scores

@@ -1,0 +1,103 @@
+"""Left to right, one token at a time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from core.data.layout import Layout
+from core.data.mask import MaskSpec
+from core.data.noise import Noise
+from core.data.sequence_batch import SequenceBatch
+from core.processes.base import Likelihood, Network, Process, TokenLoss
+from core.processes.transitions.append import Append
+from core.registry import Paper
+from core.tokenizers.base import Vocabulary
+
+
+class Autoregressive(Process):
+    """p(x) = prod p(x_i | x_<i) p(end | x), trained by cross-entropy.
+
+    The network reads a start token, then the sequence; its last output column is the end.
+    limit: tokens after which sampling stops at the latest, by allowing only the end.
+    """
+
+    paper = Paper("ours", "Autoregressive factorisation")
+    likelihood_kind = "exact"
+    attends = MaskSpec("causal")
+
+    def __init__(self, vocabulary: Vocabulary, limit: int = 100) -> None:
+        super().__init__(vocabulary)
+        self.limit = limit
+
+    @property
+    def outputs(self) -> int:
+        return self.vocabulary.size + 1
+
+    def fit(self, lengths: Int[Tensor, " N"]) -> None:
+        """Nothing to learn: the end token carries the length."""
+
+    def lengths(self, noise: Noise, allowed: tuple[int, ...]) -> Int[Tensor, " N"]:
+        return torch.zeros_like(noise.sequences)
+
+    def corrupt(self, batch: SequenceBatch, time: Float[Tensor, "B S"], noise: Noise) -> SequenceBatch:
+        """Inputs shifted by the start token; targets closed by the end. Time plays no part."""
+        layout = batch.layout
+        make = Layout.packed if layout.is_packed else Layout.padded
+        slack = layout.count if layout.is_packed else 1
+        longer = make(layout.lengths + 1, layout.shape[1] + slack, self.attends)
+        inputs = torch.full(longer.shape, self.vocabulary.pad, device=batch.tokens.device)
+        targets = torch.full_like(inputs, self.vocabulary.pad)
+        row, column = layout.valid.nonzero(as_tuple=True)
+        # In a packed row every earlier sequence has grown by one token.
+        moved = column + (layout.owners[row, column] if layout.is_packed else 0)
+        inputs[row, moved + 1] = batch.tokens[row, column]
+        targets[row, moved] = batch.tokens[row, column]
+        last_row, last_column = longer.last()
+        inputs[last_row, last_column - layout.lengths] = self.vocabulary.bos
+        targets[last_row, last_column] = self.vocabulary.eos
+        return replace(batch, tokens=inputs, targets=targets, layout=longer, fixed=None)
+
+    def _cross_entropy(
+        self, network: Network, batch: SequenceBatch, noise: Noise
+    ) -> tuple[Float[Tensor, "B S"], SequenceBatch]:
+        shifted = self.corrupt(batch, torch.zeros(batch.layout.shape, device=batch.tokens.device), noise)
+        assert shifted.targets is not None
+        valid = shifted.layout.valid
+        log_probs = network(shifted, None).log_softmax(-1)
+        values = -log_probs.gather(-1, torch.where(valid, shifted.targets, 0)[..., None])[..., 0]
+        return torch.where(valid, values, 0.0), shifted
+
+    def loss(self, network: Network, batch: SequenceBatch, noise: Noise) -> TokenLoss:
+        values, shifted = self._cross_entropy(network, batch, noise)
+        valid = shifted.layout.valid
+        return TokenLoss(values, valid.to(values), valid.sum().clamp_min(1))
+
+    def likelihood(self, network: Network, batch: SequenceBatch, noise: Noise, points: int) -> Likelihood:
+        values, shifted = self._cross_entropy(network, batch, noise)
+        nll = torch.zeros(batch.layout.count, dtype=torch.float64, device=values.device)
+        nll.index_add_(0, shifted.layout.owners.clamp_min(0).flatten(), values.double().flatten())
+        return Likelihood(nll, "exact", torch.zeros_like(nll), batch.layout.lengths + 1)
+
+    def prior(self, lengths: Int[Tensor, " N"], noise: Noise) -> SequenceBatch:
+        layout = Layout.padded(torch.zeros_like(lengths), 0, self.attends)
+        return SequenceBatch(torch.zeros(len(lengths), 0, dtype=torch.long, device=lengths.device), layout)
+
+    def grid(self, steps: int) -> list[tuple[float, float]]:
+        """One step a token and one for the end; `steps` plays no part."""
+        return [(float(i), float(i + 1)) for i in range(self.limit + 1)]
+
+    def transition(self, network: Network, batch: SequenceBatch, t: float, s: float) -> Append:
+        shifted = self.corrupt(batch, torch.zeros(batch.layout.shape), Noise.start(0, batch.layout.lengths))
+        row, column = shifted.layout.last()
+        return self.append(network(shifted, None)[row, column], int(t))
+
+    def append(self, logits: Float[Tensor, "N V+1"], position: int) -> Append:
+        """The law of the next token; beyond the limit only the end remains."""
+        if position >= self.limit:
+            logits = logits.clone()
+            logits[:, :-1] = -torch.inf
+        return Append(logits)

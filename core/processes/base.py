@@ -1,0 +1,124 @@
+"""The contract of every generative process."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Protocol
+
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor, nn
+
+from core.data.mask import MaskSpec
+from core.data.noise import Noise
+from core.data.sequence_batch import SequenceBatch
+from core.processes.transitions.base import Transition
+from core.registry import Paper
+from core.tokenizers.base import Vocabulary
+
+
+class Network(Protocol):
+    """What a process asks of a model: logits for every site.
+
+    `tokens` are input ids laid out as `batch.layout`; `time` is None for a network that does
+    not see time. Fields, where a batch has them, are flattened into sites `S = L x F`.
+    """
+
+    def __call__(
+        self, batch: SequenceBatch, time: Float[Tensor, "B S"] | None
+    ) -> Float[Tensor, "B S V"]: ...
+
+
+ModelOutput = Callable[[Int[Tensor, " R"]], Float[Tensor, "R S V"]]
+
+
+@dataclass(frozen=True, eq=False)
+class TokenLoss:
+    """A loss before any reduction: `values` and `weights` per site, `count` tokens it stands for."""
+
+    values: Float[Tensor, "B S"]
+    weights: Float[Tensor, "B S"]
+    count: Float[Tensor, ""]
+
+    def mean(self) -> Float[Tensor, ""]:
+        """Weighted sum over the number of tokens."""
+        return (self.values * self.weights).sum() / self.count
+
+
+@dataclass(frozen=True, eq=False)
+class Likelihood:
+    """Negative log-likelihood of each sequence in nats, its length and end included.
+
+    `kind` says what it is: the exact value, or a bound on it. `error` is the standard error of
+    a bound's quadrature, 0 for an exact value. `tokens` counts the end token too.
+    """
+
+    nll: Float[Tensor, " N"]
+    kind: Literal["exact", "bound"]
+    error: Float[Tensor, " N"]
+    tokens: Int[Tensor, " N"]
+
+
+class Process(nn.Module, ABC):
+    """What is corrupted how, the loss, the exact step and the likelihood of one generative method.
+
+    Time runs from noise at t = 0 to data at t = 1, and may differ for each site. Sites that
+    the batch calls `fixed` never change. Everything random comes from a `Noise`, so the same
+    noise gives the same result whatever the batch. `attends` is the mask its network needs,
+    `timed` whether the network must see the time.
+    """
+
+    paper: ClassVar[Paper]
+    likelihood_kind: ClassVar[Literal["exact", "bound"]]
+    attends: ClassVar[MaskSpec]
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        super().__init__()
+        self.vocabulary = vocabulary
+
+    @property
+    def timed(self) -> bool:
+        return False
+
+    @property
+    @abstractmethod
+    def outputs(self) -> int:
+        """Logits a site needs."""
+
+    @abstractmethod
+    def fit(self, lengths: Int[Tensor, " N"]) -> None:
+        """Learn from the training lengths whatever the process itself models."""
+
+    @abstractmethod
+    def corrupt(self, batch: SequenceBatch, time: Float[Tensor, "B S"], noise: Noise) -> SequenceBatch:
+        """The batch as the path shows it at `time`, targets set to the data."""
+
+    @abstractmethod
+    def loss(self, network: Network, batch: SequenceBatch, noise: Noise) -> TokenLoss:
+        """The training loss of one draw of time and corruption."""
+
+    @abstractmethod
+    def prior(self, lengths: Int[Tensor, " N"], noise: Noise) -> SequenceBatch:
+        """Sequences at t = 0."""
+
+    @abstractmethod
+    def grid(self, steps: int) -> list[tuple[float, float]]:
+        """The (t, s) of each step of a sampler."""
+
+    @abstractmethod
+    def lengths(self, noise: Noise, allowed: tuple[int, ...]) -> Int[Tensor, " N"]:
+        """Lengths to start from, drawn from the learnt prior restricted to `allowed`."""
+
+    @abstractmethod
+    def transition(self, network: Network, batch: SequenceBatch, t: float, s: float) -> Transition:
+        """The law of one step from t to s."""
+
+    @abstractmethod
+    def likelihood(self, network: Network, batch: SequenceBatch, noise: Noise, points: int) -> Likelihood:
+        """NLL of each sequence; `points` evaluations each where it is a bound."""
+
+
+def flat(values: Shaped[Tensor, "B L *F"]) -> Shaped[Tensor, "B S"]:
+    """Sites of a batch: fields follow each other inside a token."""
+    return values.flatten(1)

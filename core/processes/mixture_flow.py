@@ -1,0 +1,245 @@
+"""Discrete flow matching on mixture paths."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from core.data.layout import Layout
+from core.data.mask import MaskSpec
+from core.data.noise import Noise, Purpose
+from core.data.sequence_batch import SequenceBatch
+from core.processes._length import LengthPrior
+from core.processes.base import Likelihood, Network, Process, TokenLoss, flat
+from core.processes.schedules.base import Schedule
+from core.processes.schedules.polynomial import Polynomial
+from core.processes.transitions.substitute import Substitute
+from core.registry import Paper
+from core.tokenizers.base import Vocabulary
+
+
+class MixtureFlow(Process):
+    """Each site shows its data token with probability kappa(t), else a token of the source.
+
+    source: `mask` starts from the mask token, `uniform` from uniform data tokens. The network
+    estimates P(x1 | x_t). With the mask source a shown site is final, and P is a point mass there
+    whatever the network says (SUBS); the network sees no time. With the uniform source it
+    sees kappa(t), not t, so that a trained network serves every schedule.
+
+    loss: `kl`, the generalised Kullback-Leibler bound, or `cross_entropy` with the same
+    optimum. step: `exact`, the conditional kernel that jumps with probability
+    (kappa(s) - kappa(t)) / (1 - kappa(t)), or `euler`, which approximates it, for reference.
+    support: which of V tokens each field may take, `[F, V]`.
+    limit: largest length the length prior covers.
+    """
+
+    paper = Paper(
+        "S004",
+        "Discrete Flow Matching",
+        "2407.15595",
+        "exact conditional kernel as default step; loss per valid token; kappa as the network's time",
+    )
+    likelihood_kind = "bound"
+    attends = MaskSpec("full")
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        source: Literal["mask", "uniform"] = "mask",
+        schedule: Schedule | None = None,
+        loss: Literal["kl", "cross_entropy"] = "kl",
+        step: Literal["exact", "euler"] = "exact",
+        limit: int = 100,
+        support: Bool[Tensor, "F V"] | None = None,
+    ) -> None:
+        super().__init__(vocabulary)
+        for value, known in ((source, ("mask", "uniform")), (loss, ("kl", "cross_entropy")), (step, ("exact", "euler"))):
+            if value not in known:
+                raise ValueError(f"{value!r} is none of {', '.join(known)}")
+        self.source, self.objective, self.step = source, loss, step
+        self.schedule = schedule or Polynomial()
+        self.length_prior = LengthPrior(limit)
+        self.support = support
+
+    @property
+    def timed(self) -> bool:
+        return self.source == "uniform"
+
+    @property
+    def outputs(self) -> int:
+        return self.vocabulary.size
+
+    def fit(self, lengths: Int[Tensor, " N"]) -> None:
+        self.length_prior.fit(lengths)
+
+    def lengths(self, noise: Noise, allowed: tuple[int, ...]) -> Int[Tensor, " N"]:
+        return self.length_prior.draw(noise, allowed)
+
+    # --- path ---------------------------------------------------------------------------
+
+    def _valid(self, batch: SequenceBatch) -> Bool[Tensor, "B S"]:
+        fields = flat(batch.tokens).shape[1] // max(batch.layout.shape[1], 1)
+        return batch.layout.valid.repeat_interleave(fields, 1)
+
+    def _source(self, batch: SequenceBatch, noise: Noise) -> Int[Tensor, "B S"]:
+        tokens = flat(batch.tokens)
+        if self.source == "mask":
+            return torch.full_like(tokens, self.vocabulary.mask)
+        uniform = _site_uniform(batch, noise, Purpose.PRIOR)
+        if self.support is None:
+            return (uniform * self.vocabulary.size).long()
+        support = self.support.to(tokens.device)
+        repeats = tokens.shape[1] // len(support)
+        chosen = (uniform.reshape(-1, repeats, len(support)) * support.sum(1)).long()
+        ranks = support.cumsum(1)
+        return torch.searchsorted(ranks.expand(len(tokens), repeats, -1, -1), chosen[..., None], right=True).flatten(1)
+
+    def corrupt(self, batch: SequenceBatch, time: Float[Tensor, "B S"], noise: Noise) -> SequenceBatch:
+        data = flat(batch.tokens)
+        shown = _site_uniform(batch, noise, Purpose.CORRUPT) < self.schedule.kappa(time)
+        if batch.fixed is not None:
+            shown = shown | flat(batch.fixed)
+        mixed = torch.where(shown, data, self._source(batch, noise))
+        mixed = torch.where(self._valid(batch), mixed, data)
+        return replace(batch, tokens=mixed.reshape(batch.tokens.shape), targets=batch.tokens)
+
+    def prior(self, lengths: Int[Tensor, " N"], noise: Noise) -> SequenceBatch:
+        width = int(lengths.max()) if len(lengths) else 0
+        layout = Layout.padded(lengths, width, self.attends)
+        fields = () if self.support is None else (len(self.support),)
+        tokens = torch.full((len(lengths), width, *fields), self.vocabulary.pad, device=lengths.device)
+        batch = SequenceBatch(tokens, layout)
+        start = torch.where(self._valid(batch), self._source(batch, noise), flat(tokens))
+        return replace(batch, tokens=start.reshape(tokens.shape))
+
+    # --- posterior ----------------------------------------------------------------------
+
+    def _log_posterior(
+        self, network: Network, batch: SequenceBatch, kappa: Float[Tensor, "B S"]
+    ) -> Float[Tensor, "B S V"]:
+        """log P(x1 | x_t), with what is known about each site enforced."""
+        logits = network(batch, kappa if self.timed else None)
+        if self.support is not None:
+            repeats = logits.shape[1] // len(self.support)
+            allowed = self.support.to(logits.device).repeat(repeats, 1)
+            logits = logits.masked_fill(~allowed, -torch.inf)
+        return logits.log_softmax(-1)
+
+    def _settled(self, batch: SequenceBatch) -> Int[Tensor, "B S"]:
+        tokens = flat(batch.tokens)
+        final = torch.zeros_like(tokens, dtype=torch.bool) if batch.fixed is None else flat(batch.fixed)
+        if self.source == "mask":
+            final = final | (tokens != self.vocabulary.mask)
+        return torch.where(final & self._valid(batch), tokens, -1)
+
+    # --- training and likelihood --------------------------------------------------------
+
+    def _bound(
+        self, network: Network, batch: SequenceBatch, kappa: Float[Tensor, "B S"], noise: Noise
+    ) -> tuple[Float[Tensor, "B S"], Float[Tensor, "B S"], Bool[Tensor, "B S"]]:
+        """Integrand of the generalised KL in d kappa, cross-entropy, and the sites that count."""
+        noisy = self.corrupt(batch, self.schedule.inverse(kappa), noise)
+        data, shown = flat(batch.tokens), flat(noisy.tokens)
+        counted = self._valid(batch)
+        if batch.fixed is not None:
+            counted = counted & ~flat(batch.fixed)
+        log_posterior = self._log_posterior(network, noisy, kappa)
+        index = torch.where(counted, data, 0)[..., None]
+        cross_entropy = -log_posterior.gather(-1, index)[..., 0]
+        if self.source == "mask":
+            counted = counted & (shown == self.vocabulary.mask)
+            value = cross_entropy
+        else:
+            present = log_posterior.gather(-1, torch.where(counted, shown, 0)[..., None])[..., 0].exp()
+            value = torch.where(shown == data, 1 - present, cross_entropy - present)
+        zero = torch.zeros_like(value)
+        integrand = torch.where(counted, value / (1 - kappa), zero)
+        return integrand, torch.where(counted, cross_entropy, zero), counted
+
+    def loss(self, network: Network, batch: SequenceBatch, noise: Noise) -> TokenLoss:
+        # One stratified kappa a sequence: the batch covers (0, 1) evenly.
+        count = batch.layout.count
+        shift = noise.uniform(1, Purpose.TIME)[:1]
+        strata = (torch.arange(count, device=shift.device)[:, None] + shift) / max(count, 1)
+        kappa = _per_site(batch, strata.remainder(1.0)).clamp_max(1 - 1e-4)
+        integrand, cross_entropy, counted = self._bound(network, batch, kappa, noise)
+        valid = self._valid(batch).sum().clamp_min(1)
+        if self.objective == "kl":
+            return TokenLoss(integrand, torch.ones_like(integrand), valid)
+        return TokenLoss(cross_entropy, counted.to(cross_entropy), counted.sum().clamp_min(1))
+
+    def likelihood(self, network: Network, batch: SequenceBatch, noise: Noise, points: int) -> Likelihood:
+        """The bound by stratified quadrature in kappa, in two independent halves for its error."""
+        halves = []
+        for half in range(2):
+            shift = noise.uniform(points, Purpose.TIME, lane=half)
+            total = torch.zeros(batch.layout.count, dtype=torch.float64, device=batch.tokens.device)
+            for point in range(points // 2):
+                kappa = _per_site(batch, (point + shift[:, point : point + 1]) / (points // 2))
+                step = noise.at(half * points + point + 1)
+                integrand = self._bound(network, batch, kappa, step)[0].double()
+                owners = batch.layout.owners.clamp_min(0).repeat_interleave(
+                    integrand.shape[1] // max(batch.layout.shape[1], 1), 1
+                )
+                total.index_add_(0, owners.flatten(), integrand.flatten())
+            halves.append(total / (points // 2))
+        bound = (halves[0] + halves[1]) / 2 + self.length_prior.nll(batch.layout.lengths)
+        error = (halves[0] - halves[1]).abs() / 2
+        return Likelihood(bound, "bound", error, batch.layout.lengths + 1)
+
+    # --- sampling -----------------------------------------------------------------------
+
+    def grid(self, steps: int) -> list[tuple[float, float]]:
+        """Equal steps in kappa, the time in which every site is equally likely to move."""
+        marks = self.schedule.inverse(torch.linspace(0, 1, steps + 1, dtype=torch.float64)).tolist()
+        marks[0], marks[-1] = 0.0, 1.0
+        return list(zip(marks[:-1], marks[1:], strict=True))
+
+    def transition(
+        self, network: Network, batch: SequenceBatch, t: float | Tensor, s: float | Tensor
+    ) -> Substitute:
+        shape = flat(batch.tokens).shape
+        t_site, s_site = (
+            torch.as_tensor(value, dtype=torch.float64, device=batch.tokens.device).expand(shape) for value in (t, s)
+        )
+        kappa = self.schedule.kappa(t_site)
+        settled = self._settled(batch)
+        jump = torch.where((settled < 0) & self._valid(batch), self._jump(t_site, s_site), 0.0)
+
+        def posterior(rows: Int[Tensor, " R"]) -> Float[Tensor, "R S V"]:
+            return self._log_posterior(network, batch.select(rows), kappa[rows])
+
+        return Substitute(posterior, jump, settled)
+
+    def _jump(self, t: Float[Tensor, "B S"], s: Float[Tensor, "B S"]) -> Float[Tensor, "B S"]:
+        kappa = self.schedule.kappa(t)
+        left = (1 - kappa).clamp_min(torch.finfo(kappa.dtype).tiny)
+        if self.step == "exact":
+            chance = (self.schedule.kappa(s) - kappa) / left
+        else:
+            chance = -torch.expm1(-(s - t) * self.schedule.derivative(t) / left)
+        # The last step leaves nothing of the source, with either kernel.
+        return torch.where(s >= 1, 1.0, chance.clamp(0, 1))
+
+
+def _per_site(batch: SequenceBatch, values: Float[Tensor, "N 1"]) -> Float[Tensor, "B S"]:
+    """One value a sequence, spread over its sites."""
+    fields = flat(batch.tokens).shape[1] // max(batch.layout.shape[1], 1)
+    return values[batch.layout.owners.clamp_min(0), 0].repeat_interleave(fields, 1)
+
+
+def _site_uniform(batch: SequenceBatch, noise: Noise, purpose: Purpose) -> Float[Tensor, "B S"]:
+    """Uniform numbers by sequence and place inside it, whatever the layout."""
+    layout = batch.layout
+    fields = flat(batch.tokens).shape[1] // max(layout.shape[1], 1)
+    width = flat(batch.tokens).shape[1] if not layout.is_packed else int(layout.lengths.max()) * fields
+    uniform = noise.uniform(width, purpose)
+    if not layout.is_packed:
+        return uniform
+    place = layout.offsets.repeat_interleave(fields, 1) * fields
+    place = place + torch.arange(fields, device=place.device).repeat(layout.shape[1])
+    return uniform[layout.owners.clamp_min(0).repeat_interleave(fields, 1), place]

@@ -1,0 +1,6 @@
+"""What one step of a process may do, one kind a file."""
+
+from core.processes.transitions.base import Transition
+from core.registry import Registry
+
+registry: Registry[Transition] = Registry("transition", Transition, __name__)

@@ -1,0 +1,47 @@
+"""The contract of every transition: what one step of a process may do."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from core.data.noise import Noise
+from core.data.sequence_batch import SequenceBatch
+from core.guidance.constraint_set import ConstraintSet
+from core.registry import Paper
+
+
+@dataclass(frozen=True, eq=False)
+class Move:
+    """What a draw did: the new sequences, which of them are finished, and how many rows the
+    network had to be asked for."""
+
+    batch: SequenceBatch
+    done: Bool[Tensor, " N"]
+    running: Any
+    network_rows: int
+
+
+@dataclass(frozen=True, eq=False)
+class Transition(ABC):
+    """The law of x_s given x_t, before anything is drawn; samplers and guides act on it.
+
+    Guides change it through `tilted`, which multiplies the one-step kernel by exp(log weights)
+    and normalises again; zero weights leave it as it was. `draw` follows the constraints: what
+    it draws can always be completed to an accepted sequence, so nothing is discarded.
+    `running` is the constraints' State where the kind needs one, else None.
+    """
+
+    paper: ClassVar[Paper]
+
+    @abstractmethod
+    def tilted(self, log_weights: Float[Tensor, "N *shape"]) -> Self:
+        """The same law, tilted."""
+
+    @abstractmethod
+    def draw(self, batch: SequenceBatch, noise: Noise, constraints: ConstraintSet | None, running: Any) -> Move:
+        """One step of every sequence of `batch`, the sequences this transition was made for."""

@@ -1,0 +1,1 @@
+"""Proteins, peptides and nucleic acids."""

@@ -1,0 +1,27 @@
+"""Distance of length distributions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from core.registry import Paper
+from domains.base import Metric, MetricContext
+
+
+class LengthDistance(Metric):
+    """`length_wasserstein`, in residues, and `length_ks`, the largest gap of the two distribution functions."""
+
+    paper = Paper("ours", "1-Wasserstein distance and Kolmogorov-Smirnov statistic of lengths")
+
+    def compute(self, samples: Sequence[str], reference: Sequence[str], context: MetricContext) -> dict[str, float]:
+        from scipy.stats import ks_2samp, wasserstein_distance
+
+        if not samples or not reference:
+            return {"length_wasserstein": math.nan, "length_ks": math.nan}
+        ours, theirs = [len(s) for s in samples], [len(s) for s in reference]
+        gap = ks_2samp(ours, theirs, method="asymp")
+        return {
+            "length_wasserstein": float(wasserstein_distance(ours, theirs)),
+            "length_ks": float(gap.statistic),  # pyright: ignore[reportAttributeAccessIssue]
+        }

@@ -1,0 +1,34 @@
+"""What objectives on plain protein sequences share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.errors import UserError
+from domains.bio.alphabet import fault
+
+
+def each(
+    function: Callable[[str], float], sequences: Sequence[str], shortest: int = 1
+) -> NDArray[np.float64]:
+    """`function` of every sequence; NaN for foreign letters and for fewer than `shortest` residues."""
+    values = [
+        function(sequence) if len(sequence) >= shortest and fault(sequence) is None else math.nan
+        for sequence in sequences
+    ]
+    return np.array(values, dtype=np.float64)
+
+
+def number(argument: str, text: str, low: float, high: float) -> float:
+    """A command-line argument as a number in [low, high]."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise UserError(f"{argument}: {text!r} is not a number") from None
+    if not low <= value <= high:
+        raise UserError(f"{argument}: {text} is outside {low:g}..{high:g}")
+    return value

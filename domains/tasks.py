@@ -1,0 +1,72 @@
+"""Tasks: what a domain can make, as values."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.resources
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from core.errors import UserError
+from core.guidance.constraints import registry as core_constraints
+from core.guidance.objectives import registry as core_objectives
+from core.registry import Registry, did_you_mean
+from core.tokenizers.base import Tokenizer
+
+DOMAINS = ("bio",)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One thing that a domain can make, as its YAML describes it."""
+
+    domain: str
+    name: str
+    paper: str
+    tokenizer: Mapping[str, Any]
+    data: str
+    pretrained: str
+    metrics: tuple[str, ...]
+
+    @staticmethod
+    def load(domain: str, name: str) -> Task:
+        """The task of `configs/task/<domain>/<name>.yaml`."""
+        file = Path(str(importlib.resources.files("configs"))) / "task" / domain / f"{name}.yaml"
+        if not file.is_file():
+            known = tuple(sorted(path.stem for path in file.parent.glob("*.yaml")))
+            raise UserError(f"domain {domain} has no task {name!r}{did_you_mean(name, known)}")
+        body = yaml.safe_load(file.read_text(encoding="utf-8"))
+        return Task(domain=domain, **{**body, "metrics": tuple(body["metrics"])})
+
+    def package(self, room: str) -> Any:
+        """A room of the task's domain, such as `metrics` or `render`."""
+        return importlib.import_module(f"domains.{self.domain}.{room}")
+
+    def make_tokenizer(self, settings: Mapping[str, Any] | None = None) -> Tokenizer[Any]:
+        """The tokenizer of the task, or one with saved settings."""
+        chosen = dict(settings or self.tokenizer)
+        return self.package("tokenizers").registry.get(chosen.pop("name"))(**chosen)
+
+    @property
+    def objectives(self) -> Registry[Any]:
+        return core_objectives.extended(f"domains.{self.domain}.objectives")
+
+    @property
+    def constraints(self) -> Registry[Any]:
+        return core_constraints.extended(f"domains.{self.domain}.constraints")
+
+    @property
+    def pretrained_folder(self) -> Path:
+        """The bundled checkpoint."""
+        return Path(str(importlib.resources.files(f"domains.{self.domain}"))) / "pretrained" / self.pretrained
+
+
+def default_task(domain: str) -> Task:
+    """What `domain=` alone means."""
+    if domain not in DOMAINS:
+        raise UserError(f"unknown domain {domain!r}{did_you_mean(domain, DOMAINS)}")
+    return importlib.import_module(f"domains.{domain}.tasks").DEFAULT
