@@ -18,6 +18,11 @@ def shown(text: str, limit: int = 60) -> str:
     return clean if len(clean) <= limit else clean[: limit - 3] + "..."
 
 
+def named(path: str | Path) -> str:
+    """A path made fit for one line of a message, whole."""
+    return shown(str(path), len(str(path)) * len(r"\U00000000"))
+
+
 @dataclass(frozen=True)
 class Record:
     """One object of a user's file. `line` is where it begins, counted from 1; `fields` are kept as written."""
@@ -40,7 +45,7 @@ class Skipped:
 
     def __str__(self) -> str:
         place = "" if self.position is None else f", position {self.position}"
-        return f"{shown(self.file)}: record {shown(self.record)}{place}: {self.reason}"
+        return f"{named(self.file)}: record {shown(self.record)}{place}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,5 @@ class Metric(ABC):
     paper: ClassVar[Paper]
 
     @abstractmethod
-    def compute(
-        self, samples: Sequence[Any], reference: Sequence[Any], context: MetricContext
-    ) -> dict[str, float]:
+    def compute(self, samples: Sequence[Any], reference: Sequence[Any], context: MetricContext) -> dict[str, float]:
         """Values by their name in `metrics.json`; `reference` are the training objects."""

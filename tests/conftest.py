@@ -6,8 +6,11 @@ from pathlib import Path
 
 import jaxtyping
 
-# Before any import of ours: the hook rewrites modules as they load.
-jaxtyping.install_import_hook(["core", "kernels", "domains"], "beartype.beartype")
+# Before any import of ours: the hook rewrites modules as they load. An int may stand for a float,
+# as for the static checker.
+jaxtyping.install_import_hook(
+    ["core", "kernels", "domains"], "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+)
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402

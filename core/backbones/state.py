@@ -15,7 +15,7 @@ from torch import Tensor
 class State(ABC):
     """What has been read so far, for N sequences.
 
-    Every field is a tensor with leading axis N, or a tuple of States; `position[n]` is the
+    Every field is a tensor with leading axis N, a tuple of States, or None; `position[n]` is the
     place of the next token of row n. Nothing is changed in place: `step` and `forward` return
     a new State, and an old one stays usable.
     """
@@ -53,40 +53,35 @@ class State(ABC):
         total = 0
         for entry in fields(self):
             value = getattr(self, entry.name)
-            total += sum(part.nbytes for part in value) if isinstance(value, tuple) else value.nbytes
+            parts = value if isinstance(value, tuple) else (value,)
+            total += sum(part.nbytes for part in parts if part is not None)
         return total
+
+    def _reachable(self, length: Int[Tensor, " N"], oldest: Int[Tensor, " N"]) -> None:
+        if bool(((length < oldest) | (length > self.position)).any()):
+            raise ValueError("the state can go back to at most its oldest remembered token, and never forward")
 
 
 @dataclass(frozen=True, eq=False)
 class Recurrent(State):
-    """A state of constant size, fp32 whatever the activations.
+    """A state of constant size, at least fp32 whatever the activations.
 
-    value: `[N, ...]`. history: `[N, T, ...]`, the states after each of the last T <= 16 tokens,
-    kept only under `keep="all"`: the sole points that truncation can return to.
+    value: `[N, ...]`. history: `[N, T + 1, ...]`, kept only under `keep="all"`: entry [n, j] is
+    the state after `oldest[n] + j` tokens, the sole points that truncation can return to.
     """
 
     value: Shaped[Tensor, "N *rest"]
     history: Shaped[Tensor, "N T *rest"] | None = None
-
-    def _map(self, change) -> Self:
-        history = None if self.history is None else change(self.history)
-        return replace(self, position=change(self.position), value=change(self.value), history=history)
+    oldest: Int[Tensor, " N"] | None = None
 
     def truncate(self, length: Int[Tensor, " N"]) -> Self:
-        if self.history is None:
+        if self.history is None or self.oldest is None:
             if bool((length == self.position).all()):
                 return self
             raise ValueError('a recurrent state rolls back only when it was kept with keep="all"')
-        back = self.position - length
-        kept = self.history.shape[1]
-        if bool(((back < 0) | (back >= kept)).any()):
-            raise ValueError(f"the state remembers {kept} tokens, cannot go back {int(back.max())}")
+        self._reachable(length, self.oldest)
         rows = torch.arange(len(length), device=length.device)
-        return replace(self, position=length, value=self.history[rows, kept - 1 - back], history=None)
-
-    @property
-    def nbytes(self) -> int:
-        return self.position.nbytes + self.value.nbytes + (0 if self.history is None else self.history.nbytes)
+        return replace(self, position=length, value=self.history[rows, length - self.oldest])
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +89,7 @@ class KeyValue(State):
     """Keys and values of what a query may still see.
 
     keys, values: `[N, H, T, E]`. places: position of the token in each slot, -1 when empty.
+    oldest: the shortest length that truncation can return to.
     Growing without a window; with one, the slots are a ring of window + 16, so that the last
     16 tokens can be taken back exactly. Sinks stand before the ring.
     """
@@ -101,8 +97,10 @@ class KeyValue(State):
     keys: Shaped[Tensor, "N H T E"]
     values: Shaped[Tensor, "N H T E"]
     places: Int[Tensor, "N T"]
+    oldest: Int[Tensor, " N"]
 
     def truncate(self, length: Int[Tensor, " N"]) -> Self:
+        self._reachable(length, self.oldest)
         return replace(self, position=length, places=torch.where(self.places < length[:, None], self.places, -1))
 
 
@@ -114,5 +112,3 @@ class Stack(State):
 
     def truncate(self, length: Int[Tensor, " N"]) -> Self:
         return replace(self, position=length, layers=tuple(layer.truncate(length) for layer in self.layers))
-
-

@@ -107,8 +107,10 @@ class Noise:
         return ((high << 21) | (low >> 11)).double() * 2.0**-53
 
 
-def draw(log_weights: Float[Tensor, "*S V"], uniform: Float[Tensor, "*S"]) -> Int[Tensor, "*S"]:
+def draw(log_weights: Float[Tensor, "*#S V"], uniform: Float[Tensor, "*#S"]) -> Int[Tensor, "*#S"]:
     """A categorical draw from unnormalised log-weights by the inverse of its CDF.
+
+    One law `[V]` serves any number of uniforms; else each uniform has its own.
 
     Weights become fixed-point integers (40 bits under the largest), so their sum does not
     depend on the order of summation: any tiling, batch or device gives the same token for the

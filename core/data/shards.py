@@ -37,7 +37,9 @@ class TokenShards:
     sha256: str
 
     @staticmethod
-    def write(folder: str | Path, splits: Mapping[str, Iterable[Sequence[int]]], tokenizer_sha256: str) -> TokenShards:
+    def write(
+        folder: str | Path, splits: Mapping[str, Iterable[Sequence[int] | np.ndarray]], tokenizer_sha256: str
+    ) -> TokenShards:
         """Store the sequences of each split; replaces shards that stand in `folder`."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -109,7 +111,7 @@ class TokenShards:
         return self.tokens[self.offsets[index] : self.offsets[index + 1]]
 
 
-def _as_bytes(sequence: Sequence[int]) -> bytes:
+def _as_bytes(sequence: Sequence[int] | np.ndarray) -> bytes:
     ids = np.asarray(sequence, dtype=np.int64)
     if ids.ndim != 1 or (len(ids) and (ids.min() < 0 or ids.max() > 0xFFFF)):
         raise ValueError("a sequence is a flat list of token ids from 0 to 65535")

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 Points = Float[np.ndarray, "N M"]
 
 
-def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
+def hypervolume(points: ArrayLike, reference: ArrayLike | float) -> float:
     """Volume dominated by `points` `[N, M]` and above `reference`; every column is maximised.
 
     Rows with a NaN are ignored, and so are points that are not above the reference in every

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 Vector = Float[np.ndarray, " T"]
 Ids = Int[np.ndarray, " T"]
+Buckets = Float[np.ndarray, " K"]
 
 
 class Evidence(NamedTuple):
@@ -60,7 +61,7 @@ class Smoothing:
 
 
 SMOOTHINGS = {
-    "witten_bell": Smoothing(witten_bell, tuple(np.geomspace(0.05, 50, 25).tolist()), 1.0, False),
+    "witten_bell": Smoothing(witten_bell, tuple(np.geomspace(0.05, 500, 31).tolist()), 1.0, False),
     "jelinek_mercer": Smoothing(jelinek_mercer, tuple(np.linspace(0, 0.98, 50).tolist()), 0.5, False),
     "kneser_ney": Smoothing(kneser_ney, tuple(np.linspace(0.1, 2.5, 25).tolist()), 1.0, True),
 }
@@ -238,12 +239,12 @@ def _bucket(evidence: Evidence) -> Ids:
     return np.minimum(np.log2(np.maximum(evidence.total, 1.0)).astype(np.int64), _BUCKETS - 1)
 
 
-def _mix(evidence: Evidence, smoothing: Smoothing, parameters: Vector, lower: Vector) -> Vector:
+def _mix(evidence: Evidence, smoothing: Smoothing, parameters: Buckets, lower: Vector) -> Vector:
     mixed = smoothing.mix(evidence, parameters[_bucket(evidence)], lower)
     return np.where(evidence.total > 0, mixed, lower)
 
 
-def _tune(evidence: list[Evidence], smoothing: Smoothing, uniform: float) -> tuple[list[Vector], float]:
+def _tune(evidence: list[Evidence], smoothing: Smoothing, uniform: float) -> tuple[list[Buckets], float]:
     """Parameters `[buckets]` a level and their mean loss, by coordinate search.
 
     The buckets of one level share no position, so one pass a grid value settles all of them.

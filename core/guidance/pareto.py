@@ -48,7 +48,7 @@ class ParetoArchive:
         self.items = [item for item, kept in zip(merged_items, keep, strict=True) if kept]
         return int(keep[held:].sum())
 
-    def hypervolume(self, reference: ArrayLike, bounds: tuple[ArrayLike, ArrayLike] | None = None) -> float:
+    def hypervolume(self, reference: ArrayLike | float, bounds: tuple[ArrayLike, ArrayLike] | None = None) -> float:
         """Hypervolume above `reference`; see `scaled` for `bounds`, in whose units the reference then is."""
         points = self.utilities if bounds is None else scaled(self.utilities, bounds)
         return hypervolume(points, np.broadcast_to(np.asarray(reference, dtype=np.float64), (self.objectives,)))

@@ -138,15 +138,14 @@ class MixtureFlow(Process):
 
     # --- training and likelihood --------------------------------------------------------
 
-    def _bound(
-        self, network: Network, batch: SequenceBatch, kappa: Float[Tensor, "B S"], noise: Noise
+    def integrand(
+        self, network: Network, clean: SequenceBatch, noisy: SequenceBatch, kappa: Float[Tensor, "B S"]
     ) -> tuple[Float[Tensor, "B S"], Float[Tensor, "B S"], Bool[Tensor, "B S"]]:
         """Integrand of the generalised KL in d kappa, cross-entropy, and the sites that count."""
-        noisy = self.corrupt(batch, self.schedule.inverse(kappa), noise)
-        data, shown = flat(batch.tokens), flat(noisy.tokens)
-        counted = self._valid(batch)
-        if batch.fixed is not None:
-            counted = counted & ~flat(batch.fixed)
+        data, shown = flat(clean.tokens), flat(noisy.tokens)
+        counted = self._valid(clean)
+        if clean.fixed is not None:
+            counted = counted & ~flat(clean.fixed)
         log_posterior = self._log_posterior(network, noisy, kappa)
         index = torch.where(counted, data, 0)[..., None]
         cross_entropy = -log_posterior.gather(-1, index)[..., 0]
@@ -157,8 +156,7 @@ class MixtureFlow(Process):
             present = log_posterior.gather(-1, torch.where(counted, shown, 0)[..., None])[..., 0].exp()
             value = torch.where(shown == data, 1 - present, cross_entropy - present)
         zero = torch.zeros_like(value)
-        integrand = torch.where(counted, value / (1 - kappa), zero)
-        return integrand, torch.where(counted, cross_entropy, zero), counted
+        return torch.where(counted, value / (1 - kappa), zero), torch.where(counted, cross_entropy, zero), counted
 
     def loss(self, network: Network, batch: SequenceBatch, noise: Noise) -> TokenLoss:
         # One stratified kappa a sequence: the batch covers (0, 1) evenly.
@@ -166,7 +164,8 @@ class MixtureFlow(Process):
         shift = noise.uniform(1, Purpose.TIME)[:1]
         strata = (torch.arange(count, device=shift.device)[:, None] + shift) / max(count, 1)
         kappa = _per_site(batch, strata.remainder(1.0)).clamp_max(1 - 1e-4)
-        integrand, cross_entropy, counted = self._bound(network, batch, kappa, noise)
+        noisy = self.corrupt(batch, self.schedule.inverse(kappa), noise)
+        integrand, cross_entropy, counted = self.integrand(network, batch, noisy, kappa)
         valid = self._valid(batch).sum().clamp_min(1)
         if self.objective == "kl":
             return TokenLoss(integrand, torch.ones_like(integrand), valid)
@@ -180,8 +179,8 @@ class MixtureFlow(Process):
             total = torch.zeros(batch.layout.count, dtype=torch.float64, device=batch.tokens.device)
             for point in range(points // 2):
                 kappa = _per_site(batch, (point + shift[:, point : point + 1]) / (points // 2))
-                step = noise.at(half * points + point + 1)
-                integrand = self._bound(network, batch, kappa, step)[0].double()
+                noisy = self.corrupt(batch, self.schedule.inverse(kappa), noise.at(half * points + point + 1))
+                integrand = self.integrand(network, batch, noisy, kappa)[0].double()
                 owners = batch.layout.owners.clamp_min(0).repeat_interleave(
                     integrand.shape[1] // max(batch.layout.shape[1], 1), 1
                 )

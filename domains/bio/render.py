@@ -56,11 +56,11 @@ def sequence_logo(sequences: Sequence[str], positions: int = 30, title: str = "S
     in Schneider and Stephens 1990, n being the number of sequences that reach the place.
     """
     reach = min(positions, max((len(s) for s in sequences), default=0))
-    cell, height, left, bottom = 20, 120, 34, 18
+    cell, height, left, bottom = 20.0, 120.0, 34.0, 18.0
     width = left + cell * max(reach, 1) + 6
     drawn = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="logo" role="img" viewBox="0 0 {width} {height + bottom + 8}" '
-        f'width="{width}" style="max-width:100%;height:auto">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="logo" role="img" '
+        f'viewBox="0 0 {width:g} {height + bottom + 8:g}" width="{width:g}">',
         f"<title>{html.escape(title)}</title>",
         f'<g font-size="9" fill="currentColor" text-anchor="end">'
         f'<text x="{left - 5}" y="10">{_BITS:.1f}</text><text x="{left - 5}" y="{height + 4}">0</text>'

@@ -1,0 +1,5 @@
+"""What mixers share."""
+
+from core.backbones.engines.attend import attend
+
+__all__ = ["attend"]

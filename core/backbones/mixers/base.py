@@ -14,6 +14,9 @@ from core.data.layout import Layout
 from core.data.mask import MaskSpec
 from core.registry import Paper
 
+# How many tokens can be taken back, by every state that keeps more than its last value.
+ROLLBACK = 16
+
 Keep = Literal["none", "last", "all"]
 
 
@@ -43,7 +46,8 @@ class SequenceMixer(nn.Module, ABC):
 
     With `state` the tokens continue each sequence (padded layouts only). `keep` says what
     comes back: nothing, the state after the last token, or one that can roll back to any of
-    at most 16 tokens.
+    at most 16 tokens. `Layout.mask` is not read: the mixer's own mask rules. The linear map
+    that writes to the residual stream is called `out`.
     """
 
     paper: ClassVar[Paper]
@@ -56,6 +60,16 @@ class SequenceMixer(nn.Module, ABC):
             raise ValueError(f"{type(self).__name__} cannot honour the mask features {sorted(refused)}")
         self.width = width
         self.mask = mask
+
+    def _before(self, layout: Layout, state: State | None, keep: Keep) -> State | None:
+        """The state that a forward pass starts from, None where no state is asked for."""
+        if state is None and keep == "none":
+            return None
+        if layout.is_packed:
+            raise ValueError("states belong to padded layouts: unpack first")
+        if keep == "all" and layout.shape[1] > ROLLBACK:
+            raise ValueError(f'keep="all" reads at most {ROLLBACK} tokens, got {layout.shape[1]}')
+        return self.init_state(layout.count) if state is None else state
 
     @abstractmethod
     def forward(

@@ -17,7 +17,10 @@ class Automaton(ABC):
     States are hashable values. The same automaton must reject early where it can: `advance`
     returns None once no completion can be accepted, though returning a hopeless state is
     merely slow, not wrong, since hopeless states are pruned when the set is compiled.
+    `kinds` may label each token: tokens of one label are never told apart, which saves work.
     """
+
+    kinds: Sequence[Hashable] | None = None
 
     @abstractmethod
     def start(self) -> Hashable:
@@ -37,7 +40,8 @@ class Constraint(ABC):
 
     It acts while drawing, never by discarding draws: `compile` turns it into an automaton for
     one length, and a set of constraints is intersected, pruned and followed by the samplers.
-    `check` judges the written object on its own, by other code than the automaton.
+    `check` judges the written object on its own, by other code than the automaton. `compile`
+    and `check` agree on every sequence once the constraint is bound to the alphabet.
     """
 
     paper: ClassVar[Paper]
@@ -46,6 +50,10 @@ class Constraint(ABC):
     @abstractmethod
     def name(self) -> str:
         """As written on the command line, arguments included."""
+
+    def bind(self, tokenizer: Tokenizer[Any]) -> Constraint:
+        """This rule as `check` must read it in the alphabet, whose codes may stand for several letters."""
+        return self
 
     @abstractmethod
     def compile(self, tokenizer: Tokenizer[Any], length: int) -> Automaton | None:

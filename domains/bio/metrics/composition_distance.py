@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from core.registry import Paper
@@ -17,4 +16,4 @@ class CompositionDistance(Metric):
     def compute(self, samples: Sequence[str], reference: Sequence[str], context: MetricContext) -> dict[str, float]:
         from core.evaluation.kmers import kmer_js
 
-        return {"composition_js": float(kmer_js(samples, reference, 1)) if samples and reference else math.nan}
+        return {"composition_js": kmer_js(samples, reference, 1)}

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from core.registry import Paper
 from domains.base import Metric, MetricContext
-
-_PAIRS = 20_000
 
 
 class Diversity(Metric):
@@ -22,7 +19,7 @@ class Diversity(Metric):
     def compute(self, samples: Sequence[str], reference: Sequence[str], context: MetricContext) -> dict[str, float]:
         from core.evaluation.diversity import mean_pairwise_distance
 
-        def spread(values: Sequence[str]) -> float:
-            return float(mean_pairwise_distance(values, context.seed, _PAIRS)) if len(values) > 1 else math.nan
-
-        return {"diversity": spread(samples), "diversity_reference": spread(reference)}
+        return {
+            "diversity": mean_pairwise_distance(samples, context.seed),
+            "diversity_reference": mean_pairwise_distance(reference, context.seed),
+        }

@@ -17,30 +17,30 @@ class KmerSpectrum(Metric):
     """`kmer_js_K`: Jensen-Shannon divergence in bits between the pooled k-mers of samples and reference.
 
     `kmer_js_K_floor` is what as many real sequences reach, since the divergence grows as
-    samples get fewer: drawn from the holdout, else from the reference and then taken out of
-    it; NaN where neither holds enough.
+    samples get fewer: the holdout against the reference, else one half of the reference
+    against the other; NaN where neither holds as many.
     """
 
     paper = Paper("ours", "Lin 1991, Divergence measures based on the Shannon entropy")
 
     def compute(self, samples: Sequence[str], reference: Sequence[str], context: MetricContext) -> dict[str, float]:
-        from core.evaluation.kmers import kmer_js
+        from core.evaluation.kmers import kmer_js, real_floor
 
-        real, rest = _same_size(len(samples), reference, context)
+        n = len(samples)
+        target, pool = _real(n, reference, context)
         values: dict[str, float] = {}
         for k in _ORDERS:
-            values[f"kmer_js_{k}"] = float(kmer_js(samples, reference, k)) if samples and reference else math.nan
-            values[f"kmer_js_{k}_floor"] = float(kmer_js(real, rest, k)) if real else math.nan
+            values[f"kmer_js_{k}"] = kmer_js(samples, reference, k)
+            values[f"kmer_js_{k}_floor"] = real_floor(target, pool, k, n, context.seed) if pool else math.nan
         return values
 
 
-def _same_size(n: int, reference: Sequence[str], context: MetricContext) -> tuple[list[str], list[str]]:
-    """n real sequences, and the reference without them."""
-    generator = np.random.default_rng(context.seed)
-    if reference and len(context.holdout) >= n:
-        chosen = generator.choice(len(context.holdout), n, replace=False)
-        return [context.holdout[i] for i in chosen], list(reference)
-    if len(reference) < 2 * n:
+def _real(n: int, reference: Sequence[str], context: MetricContext) -> tuple[Sequence[str], Sequence[str]]:
+    """What a floor is measured against, and at least n real sequences apart from it; empty if there are none."""
+    if n and reference and len(context.holdout) >= n:
+        return reference, context.holdout
+    if not n or len(reference) < 2 * n:
         return [], []
-    order = generator.permutation(len(reference))
-    return [reference[i] for i in order[:n]], [reference[i] for i in order[n:]]
+    order = np.random.default_rng(context.seed).permutation(len(reference))
+    halves = [[reference[int(i)] for i in order[start::2]] for start in (0, 1)]
+    return halves[0], halves[1]

@@ -50,9 +50,7 @@ def nearest(samples: Sequence[str], training: Sequence[str]) -> tuple[NDArray[np
     step = max(1, _CELLS // len(training))
     for start in range(0, len(samples), step):
         rows = slice(start, start + step)
-        table = cdist(
-            samples[rows], training, scorer=Levenshtein.normalized_similarity, dtype=np.float32, workers=-1
-        )
+        table = cdist(samples[rows], training, scorer=Levenshtein.normalized_similarity, dtype=np.float32, workers=-1)
         index[rows] = table.argmax(axis=1)
         identity[rows] = table.max(axis=1)
     return index, identity

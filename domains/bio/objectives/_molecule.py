@@ -14,4 +14,4 @@ def molecule(sequence: str) -> Any:
     """The RDKit molecule, kept so that several descriptors build it once."""
     from rdkit import Chem
 
-    return Chem.MolFromSequence(sequence)  # pyright: ignore[reportAttributeAccessIssue]
+    return Chem.MolFromSequence(sequence)

@@ -12,9 +12,7 @@ from core.errors import UserError
 from domains.bio.alphabet import fault
 
 
-def each(
-    function: Callable[[str], float], sequences: Sequence[str], shortest: int = 1
-) -> NDArray[np.float64]:
+def each(function: Callable[[str], float], sequences: Sequence[str], shortest: int = 1) -> NDArray[np.float64]:
     """`function` of every sequence; NaN for foreign letters and for fewer than `shortest` residues."""
     values = [
         function(sequence) if len(sequence) >= shortest and fault(sequence) is None else math.nan

@@ -15,7 +15,7 @@ from domains.bio.objectives._sequence import each
 class Gravy(Objective):
     """Mean Kyte-Doolittle hydropathy; more is more hydrophobic."""
 
-    paper = Paper("ours", "Kyte and Doolittle 1982, A simple method for displaying the hydropathic character of a protein")
+    paper = Paper("ours", "Kyte and Doolittle 1982, A simple method for displaying the hydropathic character")
     direction = "max"
     unit = "Kyte-Doolittle mean"
     source = "Biopython ProteinAnalysis.gravy"

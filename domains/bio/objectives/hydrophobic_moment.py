@@ -13,7 +13,7 @@ from core.guidance.objectives.base import Objective
 from core.registry import Paper
 from domains.bio.objectives._sequence import each, number
 
-# Eisenberg's normalised consensus scale (1984).
+# Normalised consensus scale of Eisenberg, Schwarz, Komaromy and Wall 1984.
 _SCALE = {
     "A": 0.62, "R": -2.53, "N": -0.78, "D": -0.90, "C": 0.29, "Q": -0.85, "E": -0.74, "G": 0.48, "H": -0.40, "I": 1.38,
     "L": 1.06, "K": -1.50, "M": 0.64, "F": 1.19, "P": 0.12, "S": -0.18, "T": -0.05, "W": 0.81, "Y": 0.26, "V": 1.08,
@@ -34,7 +34,7 @@ class HydrophobicMoment(Objective):
     source = "computed here, Eisenberg normalised consensus scale"
 
     def __init__(self, angle: str = "100", window: str = "all") -> None:
-        self.angle = math.radians(number("hydrophobic_moment angle", angle, 0, 360))
+        self.angle = math.radians(number("hydrophobic_moment angle", angle, 0.0, 360.0))
         if window != "all" and not (window.isdecimal() and int(window) >= 1):
             raise UserError(f"hydrophobic_moment window: {window!r} is neither a number of residues nor all")
         self.window = None if window == "all" else int(window)

@@ -18,7 +18,10 @@ class InstabilityIndex(Objective):
     A rule fitted to proteins in the test tube: a proxy, not a measured half-life.
     """
 
-    paper = Paper("ours", "Guruprasad, Reddy and Pandit 1990, Correlation between stability of a protein and its dipeptides")
+    paper = Paper(
+        "ours",
+        "Guruprasad, Reddy and Pandit 1990, Correlation between stability of a protein and its dipeptide composition",
+    )
     direction = "min"
     unit = "index"
     source = "Biopython ProteinAnalysis.instability_index"

@@ -21,7 +21,7 @@ class NetCharge(Objective):
     source = "Biopython ProteinAnalysis.charge_at_pH"
 
     def __init__(self, ph: str = "7.0") -> None:
-        self.ph = number("net_charge pH", ph, 0, 14)
+        self.ph = number("net_charge pH", ph, 0.0, 14.0)
 
     def score(self, sequences: Sequence[str]) -> NDArray[np.float64]:
         from Bio.SeqUtils.ProtParam import ProteinAnalysis

@@ -9,7 +9,7 @@ from typing import Any
 
 from core.errors import UserError
 from core.registry import Registry, did_you_mean
-from domains.base import Reader, ReadReport
+from domains.base import Reader, ReadReport, named
 from domains.bio.readers._rules import Rules
 from domains.bio.readers._text import head, read_text
 
@@ -44,5 +44,5 @@ def _choose(path: str | Path) -> type[Reader]:
         if name.endswith(member.suffixes):
             return member
     read_text(path)  # what is wrong with the bytes says more than an unknown name does
-    known = ", ".join(registry.keys())
-    raise UserError(f"{path}: neither its content nor its name tells its format: pass reader={known.replace(', ', '|')}")
+    known = " or ".join(f"reader={key}" for key in registry.keys())
+    raise UserError(f"{named(path)}: neither its content nor its name tells its format: pass {known}")

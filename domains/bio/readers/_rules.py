@@ -6,10 +6,10 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from core.errors import UserError
-from domains.base import ReadReport, Record, Skipped, shown
+from domains.base import ReadReport, Record, Skipped, named, shown
 from domains.bio.alphabet import fault
 
 _NUCLEOTIDES = frozenset("ACGTUN")
@@ -35,10 +35,10 @@ class Rules:
     reads like DNA is protein all the same. max_length: the longest sequence that is read.
     """
 
-    case: Literal["refuse", "upper"] = "refuse"
-    caps: Literal["refuse", "strip"] = "refuse"
-    on_bad: Literal["skip", "refuse"] = "skip"
-    alphabet: Literal["detect", "protein"] = "detect"
+    case: str = "refuse"
+    caps: str = "refuse"
+    on_bad: str = "skip"
+    alphabet: str = "detect"
     max_length: int | None = None
 
     def __post_init__(self) -> None:
@@ -74,7 +74,7 @@ class Rules:
             skipped.append(outcome)
         if not kept:
             reason = f"all {len(skipped)} records are unreadable, the first: {skipped[0]}" if skipped else "no records"
-            raise UserError(f"{shown(file)}: {reason}")
+            raise UserError(f"{named(file)}: {reason}")
         if changed["case"]:
             told.append(f"{changed['case']} records held lower case, read as upper case as told")
         return ReadReport(tuple(kept), tuple(skipped), tuple(told))
@@ -109,7 +109,10 @@ class Rules:
             return bad(f"{len(value)} residues, more than max_length={self.max_length}", self.max_length + 1)
         if value in first:
             return bad(f"duplicate: the same sequence as record {shown(first[value])}")
-        return Record(raw.name, value, fields, raw.file, raw.line)
+        return raw if value is raw.value else Record(raw.name, value, fields, raw.file, raw.line)
+
+
+STRICT = Rules()
 
 
 def _refuse_nucleotides(file: str, found: list[Record]) -> None:
@@ -121,6 +124,6 @@ def _refuse_nucleotides(file: str, found: list[Record]) -> None:
     if total and bases >= _NUCLEOTIDE_SHARE * total:
         kind = "RNA" if letters["U"] > letters["T"] else "DNA"
         raise UserError(
-            f"{shown(file)}: {bases / total:.0%} of the letters are A, C, G, T, U or N, so this reads like {kind}, "
+            f"{named(file)}: {bases / total:.0%} of the letters are A, C, G, T, U or N, so this reads like {kind}, "
             f"not protein: translate it, or pass alphabet=protein if it is protein"
         )

@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 
 from core.errors import UserError
+from domains.base import named
 
 SIZE_CAP = 1 << 30
 # Real sequence files shrink by 3 to 50 times; below the slack a ratio says nothing.
@@ -54,30 +55,32 @@ def read_text(path: str | Path, encoding: str = "utf-8") -> tuple[str, list[str]
     if encoding.lower().replace("_", "-") not in ("utf-8", "utf8"):
         statements.append(f"decoded as {encoding}, as told")
     if "\0" in text:
-        raise UserError(f"{path}: NUL bytes: this is a binary file, not text")
+        raise UserError(f"{named(path)}: NUL bytes: this is a binary file, not text")
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
         statements.append("line ends were CRLF or CR")
     if not text.strip():
-        raise UserError(f"{path}: the file is empty")
+        raise UserError(f"{named(path)}: the file is empty")
     if text.lstrip()[:200].lower().startswith(("<!doctype", "<html", "<?xml")):
-        raise UserError(f"{path}: this is a web page, not sequences: download the raw file instead")
+        raise UserError(f"{named(path)}: this is a web page, not sequences: download the raw file instead")
     return text, statements
 
 
 def _content(path: Path, statements: list[str]) -> bytes:
     if path.is_dir():
-        raise UserError(f"{path}: this is a folder: name one file in it")
+        raise UserError(f"{named(path)}: this is a folder: name one file in it")
     try:
         size = path.stat().st_size
         if size > SIZE_CAP:
-            raise UserError(f"{path}: {size} bytes, more than the {SIZE_CAP} that are read at once: split the file")
+            raise UserError(
+                f"{named(path)}: {size} bytes, more than the {SIZE_CAP} that are read at once: split the file"
+            )
         with open(path, "rb") as file:
             start = file.read(2)
             if start != _GZIP:
                 return start + file.read()
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from None
+        raise UserError(f"{named(path)}: {error.strerror or error}") from None
     statements.append("decompressed from gzip")
     return _gunzip(path, size)
 
@@ -91,12 +94,14 @@ def _gunzip(path: Path, size: int) -> bytes:
             while piece := file.read(_CHUNK):
                 total += len(piece)
                 if total > limit:
-                    raise UserError(f"{path}: unpacks to more than {limit} bytes: unpack it yourself if that is meant")
+                    raise UserError(
+                        f"{named(path)}: unpacks to more than {limit} bytes: unpack it yourself if that is meant"
+                    )
                 pieces.append(piece)
     except EOFError:
-        raise UserError(f"{path}: the gzip file is truncated: download it again") from None
+        raise UserError(f"{named(path)}: the gzip file is truncated: download it again") from None
     except (gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"{path}: the gzip file is damaged ({error}): download it again") from None
+        raise UserError(f"{named(path)}: the gzip file is damaged ({error}): download it again") from None
     return b"".join(pieces)
 
 
@@ -107,18 +112,19 @@ def _refuse_archive(path: str | Path, raw: bytes) -> None:
     elif raw.startswith(_GZIP):
         kind = "twice compressed gzip"
     if kind is not None:
-        raise UserError(f"{path}: this is a {kind} archive: unpack it and name one file of it")
+        raise UserError(f"{named(path)}: this is a {kind} archive: unpack it and name one file of it")
 
 
 def _decode(path: str | Path, raw: bytes, encoding: str) -> str:
     try:
         return raw.decode(encoding)
     except LookupError:
-        raise UserError(f"{path}: unknown encoding {encoding!r}") from None
+        raise UserError(f"{named(path)}: unknown encoding {encoding!r}") from None
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
+        place = f"byte {error.start} (line {line})"
         raise UserError(
-            f"{path}: not {encoding} at byte {error.start} (line {line}): declare the right one, such as encoding=latin-1"
+            f"{named(path)}: not {encoding} at {place}: declare the right one, such as encoding=latin-1"
         ) from None
     except ValueError as error:
-        raise UserError(f"{path}: cannot be decoded as {encoding}: {error}") from None
+        raise UserError(f"{named(path)}: cannot be decoded as {encoding}: {error}") from None

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from core.errors import UserError
 from core.registry import Paper
-from domains.base import Reader, ReadReport, Record, shown
-from domains.bio.readers._rules import Rules
+from domains.base import Reader, ReadReport, Record, named
+from domains.bio.readers._rules import STRICT, Rules
 from domains.bio.readers._text import read_text
 
 
@@ -21,7 +21,7 @@ class Fasta(Reader):
     paper = Paper("ours", "Pearson and Lipman 1988, Improved tools for biological sequence comparison")
     suffixes = (".fasta", ".fa", ".faa", ".fas", ".pep", ".a3m")
 
-    def __init__(self, rules: Rules = Rules(), encoding: str = "utf-8") -> None:
+    def __init__(self, rules: Rules = STRICT, encoding: str = "utf-8") -> None:
         self.rules = rules
         self.encoding = encoding
 
@@ -58,9 +58,9 @@ def _records(file: str, lines: list[str]) -> Iterator[Record]:
         elif line.strip() and not line.startswith(";"):
             if not number:
                 raise UserError(
-                    f"{shown(file)}: line {line_number} comes before any header: a FASTA record starts with a '>' line"
+                    f"{named(file)}: line {line_number} comes before any header: a FASTA record starts with a '>' line"
                 )
             pieces.append(line.strip())
     if not number:
-        raise UserError(f"{shown(file)}: no header: a FASTA record starts with a '>' line")
+        raise UserError(f"{named(file)}: no header: a FASTA record starts with a '>' line")
     yield close()

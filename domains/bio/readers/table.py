@@ -11,8 +11,8 @@ from pathlib import Path
 
 from core.errors import UserError
 from core.registry import Paper, did_you_mean
-from domains.base import Reader, ReadReport, Record, Skipped, shown
-from domains.bio.readers._rules import Rules
+from domains.base import Reader, ReadReport, Record, Skipped, named, shown
+from domains.bio.readers._rules import STRICT, Rules
 from domains.bio.readers._text import read_text
 
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
@@ -33,7 +33,7 @@ class Table(Reader):
     suffixes = (".csv", ".tsv", ".tab", ".txt")
 
     def __init__(
-        self, rules: Rules = Rules(), encoding: str = "utf-8", columns: Mapping[str, str] | None = None
+        self, rules: Rules = STRICT, encoding: str = "utf-8", columns: Mapping[str, str] | None = None
     ) -> None:
         self.rules = rules
         self.encoding = encoding
@@ -80,7 +80,7 @@ class Table(Reader):
         for target, column in self.columns.items():
             if column not in header:
                 near = did_you_mean(column, tuple(shown(cell) for cell in header))
-                raise UserError(f"{shown(file)}: columns={target}:{column}: no such column{near}")
+                raise UserError(f"{named(file)}: columns={target}:{column}: no such column{near}")
         chosen = dict(self.columns)
         for target in _DEFAULTS:
             found = _default(header, target)
@@ -89,14 +89,14 @@ class Table(Reader):
         if "sequence" not in chosen:
             seen = ", ".join(shown(cell, 20) for cell in header[:12])
             raise UserError(
-                f"{shown(file)}: no header row with a column sequence, seq or peptide; the first row reads: {seen}: "
+                f"{named(file)}: no header row with a column sequence, seq or peptide; the first row reads: {seen}: "
                 f"add a header row, or pass columns=sequence:NAME"
             )
         targets = {column: target for target, column in chosen.items()}
         names = [targets.get(column, column) for column in header]
         double = next((name for name in names if names.count(name) > 1), None)
         if double is not None:
-            raise UserError(f"{shown(file)}: two columns are called {shown(double)}: rename one")
+            raise UserError(f"{named(file)}: two columns are called {shown(double)}: rename one")
         return names
 
 
@@ -121,9 +121,9 @@ def _rows(file: str, text: str, delimiter: str) -> list[tuple[int, list[str]]]:
                 rows.append((line, cells))
             line = reader.line_num + 1
     except csv.Error as error:
-        raise UserError(f"{shown(file)}: line {line}: {error}: check the quotes from there on") from None
+        raise UserError(f"{named(file)}: line {line}: {error}: check the quotes from there on") from None
     if not rows:
-        raise UserError(f"{shown(file)}: the file is empty")
+        raise UserError(f"{named(file)}: the file is empty")
     return rows
 
 

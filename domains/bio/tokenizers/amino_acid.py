@@ -34,8 +34,6 @@ class AminoAcid(Tokenizer[str]):
         return tuple(AMINO_ACIDS)
 
     def encode(self, value: str) -> list[int]:
-        if not isinstance(value, str):
-            raise UserError(f"a peptide is text, got {type(value).__name__}")
         found = fault(value)
         if found is not None:
             position, reason = found
@@ -43,16 +41,10 @@ class AminoAcid(Tokenizer[str]):
         return [_IDS[letter] for letter in value]
 
     def decode(self, ids: Sequence[int], context: Any = None) -> str:
-        written = []
-        for position, token in enumerate(ids):
-            try:
-                index = token.__index__()
-            except (AttributeError, TypeError):
-                raise UserError(f"position {position + 1}: {token!r} is not a token id") from None
-            if not 0 <= index < len(AMINO_ACIDS):
-                raise UserError(f"position {position + 1}: id {index} is not a residue")
-            written.append(AMINO_ACIDS[index])
-        return "".join(written)
+        for position, token in enumerate(ids, start=1):
+            if not 0 <= token < len(AMINO_ACIDS):
+                raise UserError(f"position {position}: id {token} is not a residue")
+        return "".join(AMINO_ACIDS[token] for token in ids)
 
     def settings(self) -> Mapping[str, Any]:
         return {}

@@ -1,0 +1,128 @@
+"""`motif generate`: sequences under objectives and constraints, with a report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from core.data.noise import Noise
+from core.decoding.ancestral import Ancestral
+from core.decoding.base import Truncation
+from core.decoding.stepwise import Stepwise
+from core.errors import UserError
+from core.guidance.constraint_set import ConstraintSet
+from core.guidance.constraints.base import Constraint, violations
+from core.guidance.items import members, targets
+from core.guidance.objectives.base import Scoreboard
+from core.guidance.pareto import best_of
+from core.processes.autoregressive import Autoregressive
+from core.tokenizers.base import Tokenizer
+from core.training.model import GenerativeModel
+from domains.tasks import Task
+from pipelines.load import Loaded, load
+from pipelines.present import present
+from pipelines.run import Run
+
+
+@dataclass(frozen=True, eq=False)
+class Generation:
+    """What a run of `generate` gives: sequences, raw scores `[N, M]`, and metrics.json's content."""
+
+    sequences: tuple[Any, ...]
+    scores: NDArray[np.float64]
+    metrics: Mapping[str, Any]
+    out: Path
+
+
+def generate(config: Mapping[str, Any], loaded: Loaded | None = None) -> Generation:
+    """Load, draw, check, score, select, report."""
+    task = Task.load(config["domain"], config["task"]["name"])
+    loaded = loaded or load(config["checkpoint"] or task.pretrained_folder)
+    board = Scoreboard(targets(config["objectives"], task.objectives))
+    rules = [rule for _, rule in members(config["constraints"], task.constraints)]
+    _check_numbers(config)
+    if config["best_of"] > 1 and not board.targets:
+        raise UserError("best_of needs objectives to choose by")
+    limit = loaded.config["process"]["limit"]
+    constraints = ConstraintSet(rules, loaded.tokenizer, range(1, limit + 1))
+    run = Run("generate", config)
+    drawn = Drawing(config, loaded.model, loaded.tokenizer, constraints)
+    values = drawn.all(run)
+    broken = violations(rules, values)
+    scores = board.score(values)
+    kept = _select(config, board, scores)
+    sequences = [values[i] for i in kept]
+    metrics = present(run, task, loaded, rules, broken, board, values, scores, kept, drawn.network_calls)
+    return Generation(tuple(sequences), scores[kept], metrics, run.finish())
+
+
+def _check_numbers(config: Mapping[str, Any]) -> None:
+    for key in ("n", "best_of", "batch_size"):
+        if not isinstance(config[key], int) or config[key] < 1:
+            raise UserError(f"{key}={config[key]}: a whole number from 1 up is needed")
+
+
+def _select(config: Mapping[str, Any], board: Scoreboard, scores: NDArray[np.float64]) -> list[int]:
+    if config["best_of"] == 1:
+        return list(range(len(scores)))
+    return sorted(int(i) for i in best_of(board.utility(scores), config["n"]))
+
+
+class Drawing:
+    """Draws all batches of a run, keeping each in the run's folder so that a stop loses one at most."""
+
+    def __init__(
+        self, config: Mapping[str, Any], model: GenerativeModel, tokenizer: Tokenizer[Any], constraints: ConstraintSet
+    ) -> None:
+        self.config, self.model, self.tokenizer, self.constraints = config, model, tokenizer, constraints
+        self.network_calls = 0
+        settings = config["sampler"]
+        if isinstance(model.process, Autoregressive):
+            names = ("temperature", "top_k", "top_p", "min_p")
+            self.sampler = Ancestral(Truncation(**{name: settings[name] for name in names}))
+        else:
+            self.sampler = Stepwise(settings["steps"])
+
+    def all(self, run: Run) -> list[Any]:
+        """Every sequence, decoded, by its number."""
+        total = self.config["n"] * self.config["best_of"]
+        file = run.folder / "drawn.jsonl"
+        done = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+        self.network_calls = sum(batch["network_calls"] for batch in done)
+        ids = [sequence for batch in done for sequence in batch["ids"]]
+        with open(file, "a", encoding="utf-8") as stream, tqdm(total=total, initial=len(ids), unit="seq") as bar:
+            for batch, calls in self._batches(len(ids), total):
+                stream.write(json.dumps({"ids": batch, "network_calls": calls}) + "\n")
+                stream.flush()
+                ids += batch
+                self.network_calls += calls
+                bar.update(len(batch))
+        file.unlink()
+        return [self.tokenizer.decode(sequence) for sequence in ids]
+
+    def _batches(self, first: int, total: int) -> Iterator[tuple[list[list[int]], int]]:
+        for start in range(first, total, self.config["batch_size"]):
+            ids = torch.arange(start, min(start + self.config["batch_size"], total))
+            noise = Noise.start(self.config["seed"], ids)
+            with torch.no_grad():
+                lengths = self.model.process.lengths(noise, self.constraints.feasible_lengths)
+                begin = self.model.process.prior(lengths, noise)
+                samples = self.sampler.sample(
+                    self.model.process, self.model.network, begin, noise, self.constraints
+                )
+            yield [row.tolist() for row in samples.tokens], samples.network_calls
+
+
+def check_table(
+    rules: Sequence[Constraint], sequences: Sequence[Any]
+) -> dict[str, list[bool]]:
+    """For each rule, which sequences obey it."""
+    return {rule.name: [rule.check(sequence) for sequence in sequences] for rule in rules}

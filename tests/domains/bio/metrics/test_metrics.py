@@ -1,0 +1,130 @@
+"""Numbers about sample sets, on sets small enough to count by hand."""
+
+import math
+import random
+
+import numpy as np
+import pytest
+
+from core.guidance.constraints.base import Constraint
+from core.registry import Paper
+from domains.base import MetricContext
+from domains.bio.alphabet import AMINO_ACIDS
+from domains.bio.metrics import registry
+from domains.bio.metrics.novelty import nearest
+
+CONTEXT = MetricContext()
+
+
+def peptides(n, seed, letters=AMINO_ACIDS):
+    source = random.Random(seed)
+    return ["".join(source.choices(letters, k=source.randrange(5, 20))) for _ in range(n)]
+
+
+def compute(key, samples, reference=(), context=CONTEXT):
+    return registry.get(key)().compute(samples, reference, context)
+
+
+class _NoCysteine(Constraint):
+    paper = Paper("ours", "a toy")
+
+    @property
+    def name(self):
+        return "no_cysteine"
+
+    def compile(self, tokenizer, length):
+        return None
+
+    def check(self, value):
+        return "C" not in value
+
+
+def test_validity_asks_for_alphabet_length_and_constraints():
+    samples = ["AAAA", "AAXA", "AA", "AACA", ""]
+    assert compute("validity", samples) == {"valid": 3 / 5}
+    assert compute("validity", samples, context=MetricContext(lengths=(3, 5))) == {"valid": 2 / 5}
+    context = MetricContext(lengths=(3, 5), constraints=[_NoCysteine()])
+    assert compute("validity", samples, context=context) == {"valid": 1 / 5}
+
+
+def test_uniqueness_counts_valid_samples_only():
+    assert compute("uniqueness", ["AA", "AA", "AC", "AX"]) == {"unique": 2 / 3}
+
+
+def test_novelty_counts_distinct_samples_and_their_neighbours():
+    values = compute("novelty", ["AAAAA", "AAAAC", "WWWWW", "WWWWW"], ["AAAAA", "CCCCC"])
+    assert values == {
+        "novel": pytest.approx(2 / 3),
+        "novel_below_0.8": pytest.approx(1 / 3),
+        "nearest_identity": pytest.approx((1 + 0.8 + 0) / 3),
+    }
+
+
+def test_nearest_is_the_first_of_the_best_whatever_the_chunk(monkeypatch):
+    from domains.bio.metrics import novelty
+
+    samples, training = peptides(40, 1, "ACD"), peptides(30, 2, "ACD")
+    index, identity = nearest(samples, training)
+    monkeypatch.setattr(novelty, "_CELLS", 70)
+    again, same = nearest(samples, training)
+    np.testing.assert_array_equal(index, again)
+    np.testing.assert_array_equal(identity, same)
+    for sample, best, value in zip(samples, index, identity, strict=True):
+        exact = [1 - edit_distance(sample, other) / max(len(sample), len(other)) for other in training]
+        assert value == pytest.approx(max(exact), abs=1e-6)
+        assert int(best) == min(i for i, e in enumerate(exact) if e >= max(exact) - 1e-9)
+    with pytest.raises(ValueError, match="no sequences"):
+        nearest(samples, [])
+
+
+def edit_distance(a, b):
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        above, row[0] = row[0], i
+        for j, y in enumerate(b, 1):
+            above, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, above + (x != y))
+    return row[-1]
+
+
+def test_diversity_is_the_mean_distance_of_pairs():
+    values = compute("diversity", ["AAAA", "AAAA", "CCCC"], ["AAAA", "AAAC"])
+    assert values == {"diversity": pytest.approx(2 / 3), "diversity_reference": pytest.approx(1 / 4)}
+
+
+def test_kmer_spectrum_is_zero_for_alike_one_for_disjoint_and_has_a_floor():
+    real = peptides(400, 0)
+    alike = compute("kmer_spectrum", real, real)
+    assert [alike[f"kmer_js_{k}"] for k in (1, 2, 3)] == pytest.approx([0, 0, 0], abs=1e-12)
+    assert math.isnan(alike["kmer_js_1_floor"])
+    apart = compute("kmer_spectrum", ["ACAC"], ["DEDE"] * 4)
+    assert [apart[f"kmer_js_{k}"] for k in (1, 2, 3)] == pytest.approx([1, 1, 1])
+    few, many = compute("kmer_spectrum", real[:20], real), compute("kmer_spectrum", real[:200], real)
+    assert few["kmer_js_3_floor"] > many["kmer_js_3_floor"] > 0
+    same_law = compute("kmer_spectrum", peptides(200, 1), real, MetricContext(holdout=peptides(200, 2)))
+    assert same_law["kmer_js_2"] == pytest.approx(same_law["kmer_js_2_floor"], rel=0.15)
+    other_law = compute("kmer_spectrum", peptides(200, 1, "ACDEFGHIKL"), real)
+    assert other_law["kmer_js_2"] > 3 * other_law["kmer_js_2_floor"]
+
+
+def test_length_distance_in_residues():
+    values = compute("length_distance", ["AA", "AAAA"], ["AAA", "AAAAA"])
+    assert values == {"length_wasserstein": 1.0, "length_ks": 0.5}
+
+
+def test_composition_distance_in_bits():
+    assert compute("composition_distance", ["AAC", "C"], ["CA"])["composition_js"] == pytest.approx(0)
+    half = compute("composition_distance", ["A"], ["AC"])["composition_js"]
+    assert half == pytest.approx(
+        0.5 * math.log2(1 / 0.75) + 0.25 * math.log2(0.5 / 0.75) + 0.25 * math.log2(0.5 / 0.25)
+    )
+
+
+@pytest.mark.parametrize("key", registry.keys())
+def test_every_metric_is_deterministic_and_does_not_fall_over(key):
+    samples, real = peptides(30, 3), peptides(80, 4)
+    once, again = compute(key, samples, real), compute(key, samples, real)
+    assert once == again and all(isinstance(value, float) and math.isfinite(value) for value in once.values())
+    assert registry.get(key).paper.title
+    for few in ([], ["A"]):
+        for reference in ([], ["A"]):
+            assert set(compute(key, few, reference)) == set(once)

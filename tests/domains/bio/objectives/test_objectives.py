@@ -1,0 +1,134 @@
+"""Computed properties against textbook values and the formulas written out."""
+
+import cmath
+import inspect
+import math
+import random
+import time
+
+import numpy as np
+import pytest
+
+from core.errors import UserError
+from domains.bio.alphabet import AMINO_ACIDS
+from domains.bio.objectives import registry
+from domains.bio.objectives._molecule import molecule
+from domains.bio.objectives.hydrophobic_moment import HydrophobicMoment
+from domains.bio.objectives.net_charge import NetCharge
+
+MELITTIN = "GIGAVLKVLTTGLPALISWIKRKRQQ"
+MAGAININ = "GIGKFLHSAKKFGKAFVGEIMNS"
+
+# (objective, arguments, sequence, value, tolerance); how each value was found stands beside it.
+KNOWN = [
+    ("gravy", (), "I", 4.5, 1e-12),  # Kyte-Doolittle, by definition
+    ("gravy", (), "IR", 0.0, 1e-12),
+    ("gravy", (), "AGK", (1.8 - 0.4 - 3.9) / 3, 1e-12),
+    ("molecular_weight", (), "G", 75.07, 0.01),  # glycine
+    ("molecular_weight", (), "GG", 132.12, 0.01),  # glycylglycine
+    ("molecular_weight", (), MELITTIN, 2847.5, 0.2),  # melittin acid: the amide weighs 2846.5
+    ("molecular_weight", (), MAGAININ, 2466.9, 0.2),  # magainin 2
+    ("net_charge", ("7.0",), "K" * 10, 10.0, 0.3),  # ten amines and both termini near cancelling
+    ("net_charge", ("7.0",), "D" * 10, -10.0, 0.3),
+    ("net_charge", ("0",), "DE", 1.0, 0.01),  # only the amino terminus is charged
+    ("net_charge", ("14",), "KR", -1.0, 0.05),  # only the carboxyl terminus is, arginine nearly
+    ("instability_index", (), "GG", 10 / 2 * 13.34, 1e-9),  # Guruprasad weight of GG
+    ("instability_index", (), "AAAA", 10 / 4 * 3 * 1.0, 1e-9),
+    ("tpsa", (), "G", 63.32, 0.01),  # glycine, PubChem 63.3
+    ("tpsa", (), "GG", 92.42, 0.01),  # glycylglycine, PubChem 92.4
+    ("logp", (), "G", -0.9703, 1e-3),  # Wildman-Crippen of NCC(=O)O as RDKit documents it
+    ("hydrophobic_moment", (), "I", 1.38, 1e-12),  # one residue: its own value
+    ("hydrophobic_moment", ("0",), "IL", (1.38 + 1.06) / 2, 1e-12),
+    ("hydrophobic_moment", ("180",), "IL", (1.38 - 1.06) / 2, 1e-12),
+]
+
+
+@pytest.mark.parametrize(("key", "arguments", "sequence", "value", "tolerance"), KNOWN)
+def test_known_values(key, arguments, sequence, value, tolerance):
+    assert registry.get(key)(*arguments).score([sequence])[0] == pytest.approx(value, abs=tolerance)
+
+
+def test_isoelectric_point_is_where_the_charge_vanishes():
+    points = registry.get("isoelectric_point")().score([MAGAININ, MELITTIN, "DDEEK"])
+    for sequence, point in zip([MAGAININ, MELITTIN, "DDEEK"], points, strict=True):
+        if point > 4.06:
+            charge = NetCharge(f"{min(point, 14.0):.6f}").score([sequence])[0]
+            assert abs(charge) < 0.02 or point > 11.9
+    assert points[0] > 9 and points[1] > 11 and points[2] < 5
+
+
+@pytest.mark.parametrize(("angle", "window"), [("100", "all"), ("160", "5"), ("100", "11"), ("100", "99"), ("90", "1")])
+def test_hydrophobic_moment_is_the_formula(angle, window):
+    from domains.bio.objectives.hydrophobic_moment import _SCALE
+
+    assert set(_SCALE) == set(AMINO_ACIDS)
+
+    def moment(piece):
+        turn = math.radians(float(angle))
+        return abs(sum(_SCALE[a] * cmath.exp(1j * n * turn) for n, a in enumerate(piece))) / len(piece)
+
+    width = len(MELITTIN) if window == "all" else min(int(window), len(MELITTIN))
+    want = max(moment(MELITTIN[i : i + width]) for i in range(len(MELITTIN) - width + 1))
+    assert HydrophobicMoment(angle, window).score([MELITTIN])[0] == pytest.approx(want, abs=1e-10)
+
+
+def test_an_amphipathic_helix_has_a_larger_moment_than_its_shuffle():
+    helix = "LKKLLKLLKKLLKL"
+    plain, ordered = HydrophobicMoment().score([helix, "".join(sorted(helix))])
+    assert plain > 2 * ordered
+
+
+@pytest.mark.parametrize("key", registry.keys())
+def test_every_objective_keeps_the_contract(key):
+    member = registry.get(key)
+    objective = member()
+    assert member.unit and member.source and member.paper.title and member.direction in ("max", "min")
+    assert all(p.default is not inspect.Parameter.empty for p in inspect.signature(member).parameters.values())
+    batch = [MAGAININ, "", "AXA", "aaa", "A-A", "C" * 5, MELITTIN, MAGAININ]
+    scores = objective.score(batch)
+    assert scores.dtype == np.float64 and scores.shape == (len(batch),)
+    assert np.isnan(scores[1:5]).all() and np.isfinite(scores[[0, 5, 6, 7]]).all()
+    alone = np.concatenate([objective.score([sequence]) for sequence in batch])
+    np.testing.assert_array_equal(scores, alone)
+    assert objective.score([]).shape == (0,)
+
+
+def test_instability_needs_two_residues():
+    scores = registry.get("instability_index")().score(["A", "AA"])
+    assert np.isnan(scores[0]) and np.isfinite(scores[1])
+
+
+@pytest.mark.parametrize(
+    ("key", "arguments"),
+    [
+        ("net_charge", ("acid",)),
+        ("net_charge", ("15",)),
+        ("net_charge", ("nan",)),
+        ("hydrophobic_moment", ("400",)),
+        ("hydrophobic_moment", ("100", "0")),
+        ("hydrophobic_moment", ("100", "wide")),
+    ],
+)
+def test_bad_arguments_are_refused_by_name(key, arguments):
+    with pytest.raises(UserError, match=key):
+        registry.get(key)(*arguments)
+
+
+def test_a_thousand_peptides_take_less_than_a_second():
+    source = random.Random(0)
+    peptides = ["".join(source.choices(AMINO_ACIDS, k=source.randrange(5, 50))) for _ in range(1000)]
+    for key in registry.keys():
+        if key in ("tpsa", "logp"):
+            continue
+        objective = registry.get(key)()
+        objective.score(peptides[:1])
+        start = time.process_time()
+        objective.score(peptides)
+        assert time.process_time() - start < 1, key
+
+
+def test_a_molecule_is_built_once_for_all_descriptors():
+    molecule.cache_clear()
+    registry.get("tpsa")().score([MAGAININ])
+    registry.get("logp")().score([MAGAININ])
+    assert (molecule.cache_info().misses, molecule.cache_info().hits) == (1, 1)
