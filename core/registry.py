@@ -113,7 +113,7 @@ class Registry(Generic[T]):
         if not (inspect.isclass(member) and issubclass(member, self.base)):
             raise UserError(f"{key} is not a {self.base.__name__}: derive the class from {self.base.__module__}")
         if inspect.isabstract(member):
-            missing = ", ".join(sorted(member.__abstractmethods__))
+            missing = ", ".join(sorted(getattr(member, "__abstractmethods__", ())))
             raise UserError(f"{key} lacks {missing} of the {self.base.__name__} contract")
         return member
 

@@ -12,7 +12,7 @@ import torch
 from core.backbones.mixers.base import SequenceMixer
 from core.data.layout import Layout
 from core.data.mask import MaskSpec
-from core.data.noise import Noise
+from core.data.noise import Noise, Purpose
 from core.data.sequence_batch import SequenceBatch
 from core.decoding.stepwise import Stepwise
 from core.errors import UserError
@@ -78,7 +78,7 @@ def _constraint(member: type[Constraint]) -> Iterator[str]:
     tokenizer = default_task("bio").make_tokenizer()
     constraints = ConstraintSet([rule], tokenizer, range(1, 13))
     length = constraints.feasible_lengths[-1]
-    uniform = Noise.start(0, torch.arange(64)).uniform(length, 3)
+    uniform = Noise.start(0, torch.arange(64)).uniform(length, Purpose.TOKEN)
     weights = torch.zeros(64, length, tokenizer.vocabulary.size)
     free = torch.full((64, length), -1)
     rows = constraints.draw(weights, torch.full((64,), length), uniform, free)
@@ -112,16 +112,16 @@ def _mixer(member: type[SequenceMixer]) -> Iterator[str]:
 
 def _process(member: type[Process]) -> Iterator[str]:
     process: Process = member(Vocabulary(3))
-    batch = SequenceBatch(torch.tensor([[0, 1, 2], [2, 0, 0]]), Layout.padded(torch.tensor([3, 1]), 3))
+    data = SequenceBatch(torch.tensor([[0, 1, 2], [2, 0, 0]]), Layout.padded(torch.tensor([3, 1]), 3))
     noise = Noise.start(0, torch.arange(2))
 
-    def network(given: SequenceBatch, time: Any) -> torch.Tensor:
-        return torch.zeros(*given.tokens.flatten(1).shape, process.outputs)
+    def network(batch: SequenceBatch, time: Any) -> torch.Tensor:
+        return torch.zeros(*batch.tokens.flatten(1).shape, process.outputs)
 
-    loss = process.loss(network, batch, noise)
+    loss = process.loss(network, data, noise)
     yield _require(bool(torch.isfinite(loss.mean())), "the loss is finite")
-    first = process.likelihood(network, batch, noise, 8).nll
-    second = process.likelihood(network, batch, noise, 8).nll
+    first = process.likelihood(network, data, noise, 8).nll
+    second = process.likelihood(network, data, noise, 8).nll
     yield _require(torch.equal(first, second), "the same noise gives the same likelihood")
     start = process.prior(process.lengths(noise, (1, 2, 3)), noise)
     samples = Stepwise(4).sample(process, network, start, noise)

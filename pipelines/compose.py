@@ -21,9 +21,7 @@ from core.guidance.items import split_list
 from core.registry import is_file_reference
 
 # Values of these keys are the user's text: Hydra must not read them as its own grammar.
-TEXT_KEYS = frozenset(
-    "question input checkpoint db data.path out mask objectives constraints columns".split()
-)
+TEXT_KEYS = frozenset("question input checkpoint db data.path out mask objectives constraints columns".split())
 LIST_KEYS = frozenset({"objectives", "constraints"})
 PLUGIN_GROUPS = frozenset({"process", "mixer", "sampler", "guide"})
 
@@ -45,7 +43,9 @@ def configurations(verb: str, words: Sequence[str], multirun: bool = False) -> l
             for key, value in texts.items():
                 _assign(config, key, value)
             for group, reference in plugins.items():
-                config[group] = {**config.get(group, {}), "name": reference} if group != "process" else {"name": reference}
+                config[group] = (
+                    {**config.get(group, {}), "name": reference} if group != "process" else {"name": reference}
+                )
             if multirun:
                 config["out"] = str(Path(config["out"]) / str(number))
             configs.append(config)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from core.data.batch_loader import BatchLoader
@@ -43,7 +44,7 @@ def _evaluate_file(config: Mapping[str, Any], task: Task, loaded: Loaded) -> dic
     report = task.package("readers").read(config["input"])
     values = [record.value for record in report.records]
     board = Scoreboard(targets(config["objectives"], task.objectives))
-    rules = [rule for _, rule in members(config["constraints"], task.constraints)]
+    rules = [rule.bind(loaded.tokenizer) for _, rule in members(config["constraints"], task.constraints)]
     run = Run("evaluate", config)
     scores, broken = board.score(values), violations(rules, values)
     kept = list(range(len(values)))
@@ -58,7 +59,7 @@ def _evaluate_likelihood(config: Mapping[str, Any], loaded: Loaded) -> dict[str,
     run = Run("evaluate", config)
     result = likelihood_of(loaded, test, config["points"], config["seed"])
     nll, tokens = result.nll.numpy(), result.tokens.numpy()
-    interval = bootstrap_ratio(nll, tokens, seed=config["seed"])
+    interval = bootstrap_ratio(nll, tokens, np.random.default_rng(config["seed"]))
     per_token = float(nll.sum() / tokens.sum())
     # The quadrature's errors are independent between sequences.
     error = float(result.error.square().sum().sqrt() / tokens.sum())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from core.data.noise import Noise
-from core.decoding.ancestral import Ancestral
-from core.decoding.base import Truncation
-from core.decoding.stepwise import Stepwise
+from core.decoding import registry as samplers
+from core.decoding.base import Sampler
 from core.errors import UserError
 from core.guidance.constraint_set import ConstraintSet
-from core.guidance.constraints.base import Constraint, violations
+from core.guidance.constraints.base import violations
 from core.guidance.items import members, targets
 from core.guidance.objectives.base import Scoreboard
 from core.guidance.pareto import best_of
@@ -56,6 +55,7 @@ def generate(config: Mapping[str, Any], loaded: Loaded | None = None) -> Generat
     run = Run("generate", config)
     drawn = Drawing(config, loaded.model, loaded.tokenizer, constraints)
     values = drawn.all(run)
+    rules = list(constraints.constraints)
     broken = violations(rules, values)
     scores = board.score(values)
     kept = _select(config, board, scores)
@@ -84,12 +84,9 @@ class Drawing:
     ) -> None:
         self.config, self.model, self.tokenizer, self.constraints = config, model, tokenizer, constraints
         self.network_calls = 0
-        settings = config["sampler"]
-        if isinstance(model.process, Autoregressive):
-            names = ("temperature", "top_k", "top_p", "min_p")
-            self.sampler = Ancestral(Truncation(**{name: settings[name] for name in names}))
-        else:
-            self.sampler = Stepwise(settings["steps"])
+        default = "ancestral" if isinstance(model.process, Autoregressive) else "stepwise"
+        settings = dict(config.get("sampler") or {"name": default})
+        self.sampler = make_sampler(settings.pop("name"), settings)
 
     def all(self, run: Run) -> list[Any]:
         """Every sequence, decoded, by its number."""
@@ -115,14 +112,13 @@ class Drawing:
             with torch.no_grad():
                 lengths = self.model.process.lengths(noise, self.constraints.feasible_lengths)
                 begin = self.model.process.prior(lengths, noise)
-                samples = self.sampler.sample(
-                    self.model.process, self.model.network, begin, noise, self.constraints
-                )
+                samples = self.sampler.sample(self.model.process, self.model.network, begin, noise, self.constraints)
             yield [row.tolist() for row in samples.tokens], samples.network_calls
 
 
-def check_table(
-    rules: Sequence[Constraint], sequences: Sequence[Any]
-) -> dict[str, list[bool]]:
-    """For each rule, which sequences obey it."""
-    return {rule.name: [rule.check(sequence) for sequence in sequences] for rule in rules}
+def make_sampler(name: str, settings: Mapping[str, Any]) -> Sampler:
+    """A registered sampler; settings that it does not take are the user's error."""
+    try:
+        return samplers.get(name)(**settings)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"sampler {name}: {error}") from error

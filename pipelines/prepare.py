@@ -10,7 +10,7 @@ from typing import Any
 
 from core.data.shards import TokenShards
 from core.errors import UserError
-from domains.base import Record, ReadReport
+from domains.base import ReadReport, Record
 from domains.tasks import Task
 from pipelines.data_sets import located
 from pipelines.run import Run, file_hash

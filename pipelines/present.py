@@ -16,7 +16,7 @@ from core.evaluation.report import Report
 from core.evaluation.report.plots import histogram, scatter_matrix
 from core.guidance.constraints.base import Constraint, Violation
 from core.guidance.objectives.base import Scoreboard
-from core.guidance.pareto import ParetoArchive, scaled
+from core.guidance.pareto import ParetoArchive
 from domains.base import MetricContext
 from domains.tasks import Task
 from pipelines.load import Loaded
@@ -152,20 +152,22 @@ def _report(
     if board.targets:
         report.section("Objectives")
         names = [target.name for target in board.targets]
-        front = nondominated(np.nan_to_num(board.utility(scores), nan=-np.inf)) if len(scores) else None
+        front = nondominated(np.nan_to_num(board.utility(scores), nan=-1e300))
         report.figure(scatter_matrix(scores, names, front), "Each point is a sample; the non-dominated ones stand out.")
         for column, name in enumerate(names):
             caption = f"{name}: samples beside real test sequences"
-            report.figure(histogram(scores[:, column], known[:, column] if len(known) else None, name), caption)
+            report.figure(histogram(scores[:, column], name, known[:, column]), caption)
     report.section("Constraints")
     counts = {rule.name: sum(v.constraint == rule.name for v in broken) for rule in rules}
     rows = [[name, len(values), count] for name, count in counts.items()]
-    report.table(["constraint", "checked", "violated"], rows, caption="Every drawn sequence was checked; none was discarded.")
+    report.table(
+        ["constraint", "checked", "violated"], rows, caption="Every drawn sequence was checked; none was discarded."
+    )
     report.section("Quality")
     real = body["baselines"]["real_test_sequences"]
     quality = [[name, value, real.get(name)] for name, value in body["values"].items()]
     report.table(["metric", "samples", "real test sequences"], quality)
-    report.figure(task.package("render").sequence_logo(samples), "Letters by position, from the first residue.")
+    report.figure(task.package("render").logo(samples), "Letters by position, from the first residue.")
     report.section("Samples")
     report.table(list(table), [list(row) for row in zip(*table.values(), strict=True)])
     report.section("Files")

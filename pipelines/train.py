@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +14,9 @@ import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 
 from core.data.datamodule import ShardDataModule
+from core.data.shards import TokenShards
 from core.errors import UserError
+from core.tokenizers.base import Tokenizer
 from core.training.checkpoint import save_checkpoint
 from core.training.model import GenerativeModel, build_model
 from core.training.module import GenerativeModule
@@ -29,7 +33,10 @@ def train(config: Mapping[str, Any]) -> Path:
         raise UserError(f"{prepared}: not a prepared folder, run `motif prepare` first")
     settings = config["trainer"]
     tokenizer = task.make_tokenizer()
-    data = ShardDataModule(prepared, settings["batch_tokens"], fill=tokenizer.vocabulary.pad, seed=config["seed"])
+    digest = hashlib.sha256(tokenizer.to_json(task.tokenizer["name"]).encode()).hexdigest()
+    data = ShardDataModule(
+        prepared, settings["batch_tokens"], fill=tokenizer.vocabulary.pad, seed=config["seed"], tokenizer_sha256=digest
+    )
     lightning.seed_everything(config["seed"], verbose=False)
     model = build_model(config, tokenizer.vocabulary)
     model.process.fit(torch.as_tensor(data.shards.split("train").lengths))
@@ -42,22 +49,23 @@ def train(config: Mapping[str, Any]) -> Path:
         settings["steps"],
         config["seed"],
     )
-    best = _fit(module, data, settings, run.folder)
+    best, valid_nll = _fit(module, data, settings, run.folder)
     text = saved.read_text(encoding="utf-8")
     kept = {key: config[key] for key in ("domain", "task", "process", "model", "seed")}
-    save_checkpoint(run.folder, kept, best, text, _card(config, best, data))
+    save_checkpoint(run.folder, kept, best, text, _card(config, best, data, valid_nll), config["half"])
+    write_reference(run.folder, data.shards, tokenizer)
     run.metrics(
         data={"name": prepared.name, "sha256": data.shards.sha256, "n": len(data.shards)},
         model={"name": config["process"]["name"], "parameters": best.parameter_count},
-        values={"valid_nll": float(module.trainer.checkpoint_callback.best_model_score)},
+        values={"valid_nll": valid_nll},
     )
     return run.finish()
 
 
 def _fit(
     module: GenerativeModule, data: ShardDataModule, settings: Mapping[str, Any], folder: Path
-) -> GenerativeModel:
-    """Run Lightning, resuming where an earlier call stopped; the averaged weights with the best NLL."""
+) -> tuple[GenerativeModel, float]:
+    """Run Lightning, resuming where an earlier call stopped; the averaged weights with the best NLL, and it."""
     keeper = ModelCheckpoint(
         folder / "steps", monitor="valid_nll", save_top_k=1, save_last=True, enable_version_counter=False
     )
@@ -85,10 +93,20 @@ def _fit(
     for file in (folder / "steps").glob("*.ckpt"):
         file.unlink()
     (folder / "steps").rmdir()
-    return best.eval()
+    assert keeper.best_model_score is not None
+    return best.eval(), float(keeper.best_model_score)
 
 
-def _card(config: Mapping[str, Any], model: GenerativeModel, data: ShardDataModule) -> str:
+def write_reference(folder: Path, shards: TokenShards, tokenizer: Tokenizer[Any]) -> None:
+    """The real sequences beside the checkpoint: what novelty and distances are measured against."""
+    with gzip.GzipFile(folder / "reference.csv.gz", "wb", mtime=0) as stream:
+        stream.write(b"split,sequence\n")
+        for split in ("train", "test"):
+            for row in shards.split(split):
+                stream.write(f"{split},{tokenizer.decode(row.tolist())}\n".encode())
+
+
+def _card(config: Mapping[str, Any], model: GenerativeModel, data: ShardDataModule, valid_nll: float) -> str:
     return "\n".join(
         [
             f"# {config['task']['name']}: {config['process']['name']}",
@@ -96,7 +114,7 @@ def _card(config: Mapping[str, Any], model: GenerativeModel, data: ShardDataModu
             f"- data: sha256 {data.shards.sha256}, {json.dumps(dict(data.shards.counts))}",
             f"- parameters: {model.parameter_count}",
             f"- seed: {config['seed']}",
-            "- validation NLL: `valid_nll` in metrics.json, nats a token with its end",
+            f"- validation NLL, nats a token with its end ({model.process.likelihood_kind}): {valid_nll:.4f}",
             "",
         ]
     )

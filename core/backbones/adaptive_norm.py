@@ -52,5 +52,3 @@ def together(
     if one.shape[:2] != other.shape[:2]:
         one, other = spread(one, layout), spread(other, layout)
     return one + other
-
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -110,7 +110,7 @@ class Backbone(nn.Module):
     def init_state(self, n: int) -> Stack:
         """The state of n sequences of which nothing has been read."""
         position = torch.zeros(n, dtype=torch.long, device=self.head.weight.device)
-        return Stack(position, tuple(block.mixer.init_state(n) for block in self.blocks))
+        return Stack(position, tuple(cast(Block, block).mixer.init_state(n) for block in self.blocks))
 
     def _modulation(
         self, layout: Layout, time: Float[Tensor, "A T"] | None, condition: Float[Tensor, "N C"] | None

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import TypeVar
 
 import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
+
+# Written out, because the run-time checker of the tests does not know `Self` in a dataclass.
+Kind = TypeVar("Kind", bound="State")
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +25,7 @@ class State(ABC):
 
     position: Int[Tensor, " N"]
 
-    def _map(self, change) -> Self:
+    def _map(self: Kind, change) -> Kind:
         values = {}
         for entry in fields(self):
             value = getattr(self, entry.name)
@@ -32,16 +35,16 @@ class State(ABC):
                 values[entry.name] = tuple(part._map(change) for part in value)
         return replace(self, **values)
 
-    def select(self, index: Int[Tensor, " K"]) -> Self:
+    def select(self: Kind, index: Int[Tensor, " K"]) -> Kind:
         """Rows `index`, in that order."""
         return self._map(lambda value: value[index])
 
-    def fork(self, k: int) -> Self:
+    def fork(self: Kind, k: int) -> Kind:
         """Each row k times in a row."""
         return self._map(lambda value: value.repeat_interleave(k, 0))
 
     @abstractmethod
-    def truncate(self, length: Int[Tensor, " N"]) -> Self:
+    def truncate(self: Kind, length: Int[Tensor, " N"]) -> Kind:
         """The state as it was when `length[n]` tokens of row n had been read.
 
         Raises ValueError where this kind of state has forgotten that point.
@@ -74,7 +77,7 @@ class Recurrent(State):
     history: Shaped[Tensor, "N T *rest"] | None = None
     oldest: Int[Tensor, " N"] | None = None
 
-    def truncate(self, length: Int[Tensor, " N"]) -> Self:
+    def truncate(self, length: Int[Tensor, " N"]) -> Recurrent:
         if self.history is None or self.oldest is None:
             if bool((length == self.position).all()):
                 return self
@@ -99,7 +102,7 @@ class KeyValue(State):
     places: Int[Tensor, "N T"]
     oldest: Int[Tensor, " N"]
 
-    def truncate(self, length: Int[Tensor, " N"]) -> Self:
+    def truncate(self, length: Int[Tensor, " N"]) -> KeyValue:
         self._reachable(length, self.oldest)
         return replace(self, position=length, places=torch.where(self.places < length[:, None], self.places, -1))
 
@@ -110,5 +113,5 @@ class Stack(State):
 
     layers: tuple[State, ...]
 
-    def truncate(self, length: Int[Tensor, " N"]) -> Self:
+    def truncate(self, length: Int[Tensor, " N"]) -> Stack:
         return replace(self, position=length, layers=tuple(layer.truncate(length) for layer in self.layers))

@@ -121,7 +121,7 @@ def draw(log_weights: Float[Tensor, "*#S V"], uniform: Float[Tensor, "*#S"]) -> 
     cumulative = weights.cumsum(-1)
     total = cumulative[..., -1]
     # uniform < 1, and the product may round up to total: the clamp keeps it a legal index.
-    threshold = torch.minimum((uniform * total.double()).long(), total - 1)
+    threshold = torch.minimum((uniform * total.double()).long(), total - 1).clamp_min(0)
     return torch.searchsorted(cumulative, threshold[..., None], right=True)[..., 0]
 
 

@@ -81,7 +81,7 @@ class TokenShards:
         tokens, offsets = _map_tokens(folder / "tokens.bin"), _map_offsets(folder / "offsets.npy")
         if len(offsets) != sum(meta["counts"].values()) + 1 or offsets[0] != 0 or offsets[-1] != len(tokens):
             raise UserError(f"{folder}: tokens.bin, offsets.npy and meta.json do not belong together: {_REMEDY}")
-        digest = hashlib.sha256(tokens)
+        digest = hashlib.sha256(tokens.data)
         digest.update(offsets.tobytes())
         if digest.hexdigest() != meta["sha256"] or (np.diff(offsets) < 0).any():
             raise UserError(f"{folder}: the data do not match the sha256 in meta.json: {_REMEDY}")

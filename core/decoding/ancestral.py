@@ -11,7 +11,7 @@ from core.data.sequence_batch import SequenceBatch
 from core.decoding.base import Sampler, Samples, Truncation
 from core.guidance.constraint_set import ConstraintSet
 from core.processes.autoregressive import Autoregressive
-from core.processes.base import Network, Process
+from core.processes.base import Network, Process, RecurrentNetwork
 from core.registry import Paper
 
 
@@ -25,9 +25,14 @@ class Ancestral(Sampler):
     paper = Paper("ours", "Ancestral sampling on a decoding state")
 
     def __init__(
-        self, truncation: Truncation = Truncation(), progress: Callable[[int, int], None] | None = None
+        self,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        self.truncation, self.progress = truncation, progress
+        self.truncation, self.progress = Truncation(temperature, top_k, top_p, min_p), progress
 
     def sample(
         self,
@@ -37,11 +42,11 @@ class Ancestral(Sampler):
         noise: Noise,
         constraints: ConstraintSet | None = None,
     ) -> Samples:
-        if not isinstance(process, Autoregressive):
-            raise ValueError("ancestral sampling needs an autoregressive process")
+        if not isinstance(process, Autoregressive) or not isinstance(network, RecurrentNetwork):
+            raise ValueError("ancestral sampling needs an autoregressive process and a network that decodes")
         count, device = start.layout.count, start.tokens.device
         state = network.init_state(count)
-        running = None if constraints is None else constraints.start(count)
+        running = None if constraints is None else constraints.start(count, device)
         rows = torch.arange(count, device=device)
         last = torch.full((count,), process.vocabulary.bos, device=device)
         finished: dict[int, torch.Tensor] = {}

@@ -79,6 +79,11 @@ class Sampler(ABC):
 
     @abstractmethod
     def sample(
-        self, process: Process, network: Network, start: SequenceBatch, noise: Noise, constraints: ConstraintSet | None
+        self,
+        process: Process,
+        network: Network,
+        start: SequenceBatch,
+        noise: Noise,
+        constraints: ConstraintSet | None = None,
     ) -> Samples:
         """Finish the sequences of `start`, which stand at t = 0."""

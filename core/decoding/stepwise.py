@@ -55,7 +55,10 @@ class Stepwise(Sampler):
         constraints: ConstraintSet | None = None,
         first: int = 0,
     ) -> Samples:
-        batch, running = start, None if constraints is None else constraints.start(start.layout.count)
+        batch, running = (
+            start,
+            None if constraints is None else constraints.start(start.layout.count, start.tokens.device),
+        )
         rows = torch.arange(start.layout.count, device=start.tokens.device)
         finished: dict[int, Tensor] = {}
         calls = asked = 0
@@ -89,7 +92,7 @@ def _retire(
     rows: Int[Tensor, " N"],
     done: Bool[Tensor, " N"],
     finished: dict[int, Tensor],
-) -> tuple[SequenceBatch, Any, Noise, Int[Tensor, " N"]]:
+) -> tuple[SequenceBatch, Any, Noise, Int[Tensor, " K"]]:
     """Move the rows that are done into `finished`, keyed by their place at the start."""
     if not bool(done.any()):
         return batch, running, noise, rows

@@ -27,8 +27,8 @@ def mean_pairwise_distance(samples: Sequence[Sequence[Hashable]], seed: int, pai
         # A non-zero step around the ring never pairs a sample with itself.
         right = (left + generator.integers(1, n, size=pairs)) % n
     distances = cpdist(
-        [samples[i] for i in left],
-        [samples[i] for i in right],
+        [samples[i] for i in left.tolist()],
+        [samples[i] for i in right.tolist()],
         scorer=Levenshtein.normalized_distance,
         dtype=np.float64,
         workers=1,

@@ -27,9 +27,7 @@ def kmer_js(a: Sequence[str], b: Sequence[str], k: int) -> float:
     return _jensen_shannon(kmer_counts(a, k), kmer_counts(b, k))
 
 
-def real_floor(
-    reference: Sequence[str], train: Sequence[str], k: int, n: int, seed: int, repeats: int = 5
-) -> float:
+def real_floor(reference: Sequence[str], train: Sequence[str], k: int, n: int, seed: int, repeats: int = 5) -> float:
     """What n real sequences score against the reference, averaged over `repeats` subsets.
 
     A small set lies far from any reference by its size alone, so samples are read against
@@ -40,7 +38,7 @@ def real_floor(
     generator = np.random.default_rng(seed)
     target = kmer_counts(reference, k)
     draws = [generator.choice(len(train), size=n, replace=False) for _ in range(repeats)]
-    scores = [_jensen_shannon(kmer_counts([train[i] for i in draw], k), target) for draw in draws]
+    scores = [_jensen_shannon(kmer_counts([train[int(i)] for i in draw], k), target) for draw in draws]
     return float(np.mean(scores))
 
 

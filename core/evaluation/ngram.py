@@ -98,7 +98,7 @@ class _Level:
         owner = self.grams // self.width
         size = len(self.contexts)
         self.counts = counts
-        self.total = np.bincount(owner, counts, size)
+        self.total = np.bincount(owner, counts, size).astype(np.float64)
         self.ones, self.twos, self.more = (
             np.bincount(owner[hit], minlength=size).astype(np.float64)
             for hit in (counts == 1, counts == 2, counts >= 3)
@@ -108,7 +108,8 @@ class _Level:
         y = n1 / (n1 + 2 * n2) if n1 and n2 else 0.5
         ratios = (n2 / n1 if n1 else 0.5, n3 / n2 if n2 else 0.5, n4 / n3 if n3 else 0.5)
         raw = [k - (k + 1) * y * ratio for k, ratio in enumerate(ratios, start=1)]
-        self.discounts = tuple(min(max(d, 0.05), float(k)) for k, d in enumerate(raw, start=1))
+        first, second, third = (min(max(d, 0.05), float(k)) for k, d in enumerate(raw, start=1))
+        self.discounts = (first, second, third)
 
     def evidence(self, context: Ids, gram: Ids) -> Evidence:
         def pick(values: NDArray[np.float64], rows: Ids) -> Vector:

@@ -37,9 +37,9 @@ class ParetoArchive:
             raise ValueError(f"the archive holds {self.objectives} utilities an item, got {table.shape[1]}")
         known = set(self.items)
         fresh: dict[Hashable, int] = {}
-        for row in np.flatnonzero(~np.isnan(table).any(axis=1)):
+        for row in np.flatnonzero(~np.isnan(table).any(axis=1)).tolist():
             if items[row] not in known:
-                fresh.setdefault(items[row], int(row))
+                fresh.setdefault(items[row], row)
         merged = np.concatenate([self.utilities, table[list(fresh.values())]])
         merged_items = [*self.items, *fresh]
         keep = nondominated(merged)

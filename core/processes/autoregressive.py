@@ -95,7 +95,7 @@ class Autoregressive(Process):
         row, column = shifted.layout.last()
         return self.append(network(shifted, None)[row, column], int(t))
 
-    def append(self, logits: Float[Tensor, "N V+1"], position: int) -> Append:
+    def append(self, logits: Float[Tensor, "N V1"], position: int) -> Append:
         """The law of the next token; beyond the limit only the end remains."""
         if position >= self.limit:
             logits = logits.clone()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
+from core.backbones.state import State
 from core.data.mask import MaskSpec
 from core.data.noise import Noise
 from core.data.sequence_batch import SequenceBatch
@@ -18,6 +18,7 @@ from core.registry import Paper
 from core.tokenizers.base import Vocabulary
 
 
+@runtime_checkable
 class Network(Protocol):
     """What a process asks of a model: logits for every site.
 
@@ -25,12 +26,20 @@ class Network(Protocol):
     not see time. Fields, where a batch has them, are flattened into sites `S = L x F`.
     """
 
-    def __call__(
-        self, batch: SequenceBatch, time: Float[Tensor, "B S"] | None
-    ) -> Float[Tensor, "B S V"]: ...
+    def __call__(self, batch: SequenceBatch, time: Float[Tensor, "B S"] | None) -> Float[Tensor, "B S V"]: ...
 
 
-ModelOutput = Callable[[Int[Tensor, " R"]], Float[Tensor, "R S V"]]
+@runtime_checkable
+class RecurrentNetwork(Network, Protocol):
+    """A network that also reads token by token."""
+
+    def init_state(self, n: int) -> State:
+        """Nothing read yet."""
+        ...
+
+    def step(self, tokens: Int[Tensor, " N"], state: State) -> tuple[Float[Tensor, "N V"], State]:
+        """Read one token of each sequence."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +48,7 @@ class TokenLoss:
 
     values: Float[Tensor, "B S"]
     weights: Float[Tensor, "B S"]
-    count: Float[Tensor, ""]
+    count: Int[Tensor, ""]
 
     def mean(self) -> Float[Tensor, ""]:
         """Weighted sum over the number of tokens."""

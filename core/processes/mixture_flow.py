@@ -57,7 +57,11 @@ class MixtureFlow(Process):
         support: Bool[Tensor, "F V"] | None = None,
     ) -> None:
         super().__init__(vocabulary)
-        for value, known in ((source, ("mask", "uniform")), (loss, ("kl", "cross_entropy")), (step, ("exact", "euler"))):
+        for value, known in (
+            (source, ("mask", "uniform")),
+            (loss, ("kl", "cross_entropy")),
+            (step, ("exact", "euler")),
+        ):
             if value not in known:
                 raise ValueError(f"{value!r} is none of {', '.join(known)}")
         self.source, self.objective, self.step = source, loss, step
@@ -198,9 +202,7 @@ class MixtureFlow(Process):
         marks[0], marks[-1] = 0.0, 1.0
         return list(zip(marks[:-1], marks[1:], strict=True))
 
-    def transition(
-        self, network: Network, batch: SequenceBatch, t: float | Tensor, s: float | Tensor
-    ) -> Substitute:
+    def transition(self, network: Network, batch: SequenceBatch, t: float | Tensor, s: float | Tensor) -> Substitute:
         shape = flat(batch.tokens).shape
         t_site, s_site = (
             torch.as_tensor(value, dtype=torch.float64, device=batch.tokens.device).expand(shape) for value in (t, s)

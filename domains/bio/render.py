@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import csv
-import html
 import io
 import math
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from core.evaluation.report.plots import sequence_logo
+from core.evaluation.report.svg import Svg
 from domains.bio.alphabet import AMINO_ACIDS, fault
 
 _LINE = 60
-_BITS = math.log2(len(AMINO_ACIDS))
-# Acidic, basic, polar, hydrophobic, special: readable on white and on black.
-_COLOURS = {letter: colour for letters, colour in (
-    ("DE", "#d1495b"), ("KRH", "#3d7edb"), ("NQST", "#2f9e6e"), ("AVLIMFWY", "#a0742d"), ("GPC", "#9a5fc0"),
-) for letter in letters}  # fmt: skip
+# Acidic, basic, polar, hydrophobic, special.
+_GROUPS = {
+    letter: group for group, letters in enumerate(("DE", "KRH", "NQST", "AVLIMFWY", "GPC")) for letter in letters
+}
 
 
 def write_fasta(
@@ -49,62 +50,19 @@ def write_table(path: str | Path, columns: Mapping[str, Sequence[Any]]) -> None:
     _replace(path, written.getvalue())
 
 
-def sequence_logo(sequences: Sequence[str], positions: int = 30, title: str = "Sequence logo") -> str:
-    """Inline SVG of the first `positions` places of left-aligned sequences.
+def logo(sequences: Sequence[str], positions: int = 30) -> Svg:
+    """Letters of the first `positions` places of left-aligned sequences, coloured by chemistry.
 
-    Letter heights are frequency times information content, log2(20) - H - (20 - 1) / (2 n ln 2), as
-    in Schneider and Stephens 1990, n being the number of sequences that reach the place.
+    Places that fewer than half of the sequences reach are left out.
     """
-    reach = min(positions, max((len(s) for s in sequences), default=0))
-    cell, height, left, bottom = 20.0, 120.0, 34.0, 18.0
-    width = left + cell * max(reach, 1) + 6
-    drawn = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="logo" role="img" '
-        f'viewBox="0 0 {width:g} {height + bottom + 8:g}" width="{width:g}">',
-        f"<title>{html.escape(title)}</title>",
-        f'<g font-size="9" fill="currentColor" text-anchor="end">'
-        f'<text x="{left - 5}" y="10">{_BITS:.1f}</text><text x="{left - 5}" y="{height + 4}">0</text>'
-        f'<text x="{left - 5}" y="{height / 2 + 4}">bits</text></g>',
-        f'<path d="M{left - 2} 4V{height + 4}H{width - 4}" fill="none" stroke="currentColor" stroke-width="0.7"/>',
-    ]
-    for place in range(reach):
-        x = left + place * cell
-        base = float(height + 4)
-        for letter, bits in letter_heights([s[place] for s in sequences if len(s) > place]):
-            tall = bits / _BITS * height
-            drawn.append(_glyph(letter, x, base, cell, tall))
-            base -= tall
-        if place == 0 or (place + 1) % 5 == 0:
-            drawn.append(
-                f'<text x="{x + cell / 2}" y="{height + bottom}" font-size="9" fill="currentColor" '
-                f'text-anchor="middle">{place + 1}</text>'
-            )
-    return "".join((*drawn, "</svg>"))
-
-
-def letter_heights(column: Sequence[str]) -> list[tuple[str, float]]:
-    """Letters of one place with their heights in bits, the smallest first."""
-    counts = Counter(column)
-    n = len(column)
-    if n == 0:
-        return []
-    entropy = -sum(c / n * math.log2(c / n) for c in counts.values())
-    correction = (len(AMINO_ACIDS) - 1) / (2 * n * math.log(2))
-    information = max(0.0, _BITS - entropy - correction)
-    ranked = sorted(counts.items(), key=lambda item: (item[1], item[0]))
-    return [(letter, count / n * information) for letter, count in ranked]
-
-
-def _glyph(letter: str, x: float, base: float, wide: float, tall: float) -> str:
-    """A capital stretched to a box; in common fonts it is 0.72 of its font size tall."""
-    if tall < 0.3:
-        return ""
-    colour = _COLOURS.get(letter, "#808080")
-    return (
-        f'<text transform="translate({x:.1f} {base:.2f}) scale(1 {tall / 14.4:.4f})" font-size="20" font-weight="700" '
-        f'font-family="sans-serif" textLength="{wide - 2}" lengthAdjust="spacingAndGlyphs" fill="{colour}">'
-        f"{html.escape(letter)}</text>"
-    )
+    lengths = np.array([len(s) for s in sequences])
+    reach = int(np.median(lengths)) if len(lengths) else 0
+    counts = np.zeros((min(positions, reach), len(AMINO_ACIDS)))
+    for sequence in sequences:
+        for place, letter in enumerate(sequence[: len(counts)]):
+            counts[place, AMINO_ACIDS.index(letter)] += 1
+    frequencies = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    return sequence_logo(frequencies, AMINO_ACIDS, "Letters by position", _GROUPS)
 
 
 def _word(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -77,19 +78,16 @@ def test_likelihood_estimates_the_bound(source: str) -> None:
     """The quadrature's mean over the data equals the enumerated bound, within its own error."""
     law = ToyLaw()
     process, network = flow(law, source), law.network(source)
-    repeats = 4 if source == "mask" else 1
+    repeats = 40
     rows = law.sequences.repeat(repeats, 1)
     process.length_prior.fit(torch.full((10,), 2))
     ids = torch.arange(len(rows))
     wanted = expected_bound(law, process, network) + float(process.length_prior.nll(torch.tensor([2])))
-    if source == "uniform":
-        # the toy posterior is asked for one time at a time
-        results = [process.likelihood(network, batch_of(rows[i : i + 1]), Noise.start(3, ids[i : i + 1]), 256) for i in ids]
-        nll = torch.cat([result.nll for result in results])
-    else:
-        nll = process.likelihood(network, batch_of(rows), Noise.start(3, ids), 512).nll
+    result = process.likelihood(network, batch_of(rows), Noise.start(3, ids), 64)
     weights = law.q.repeat(repeats) / repeats
-    assert abs(float(nll @ weights) - wanted) < 0.05
+    spread = result.nll.reshape(repeats, -1).std(0)
+    error = float((law.q.square() * spread.square() / repeats).sum().sqrt())
+    assert abs(float(result.nll @ weights) - wanted) < 4 * error
 
 
 def test_autoregressive_likelihood_is_the_chain_rule() -> None:
@@ -126,7 +124,9 @@ def kolmogorov_error(law: ToyLaw, process: MixtureFlow, t: float) -> float:
     step = 1e-6
     kappa = lambda time: float(process.schedule.kappa(torch.tensor(time, dtype=torch.float64)))  # noqa: E731
     marginal = law.marginal(process.source, kappa(t), states)
-    slope = (law.marginal(process.source, kappa(t + step), states) - law.marginal(process.source, kappa(t - step), states)) / (2 * step)
+    slope = (
+        law.marginal(process.source, kappa(t + step), states) - law.marginal(process.source, kappa(t - step), states)
+    ) / (2 * step)
     matrix = kernel_matrix(process, law, law.network(process.source), t, t + 1e-7)
     flow_in = (marginal @ matrix - marginal) / 1e-7
     return float((flow_in - slope).abs().max())
@@ -174,7 +174,7 @@ def kernel_p_value(law: ToyLaw, process: MixtureFlow, t: float, s: float, draws:
     kappa = [float(process.schedule.kappa(torch.tensor(x, dtype=torch.float64))) for x in (t, s)]
     jump = 1.0 if s == 1 else (kappa[1] - kappa[0]) / (1 - kappa[0])
     time = torch.full((1, 2), kappa[0], dtype=torch.float64)
-    posterior = law.network(source)(batch_of(start[None]), time)[0].exp()
+    posterior = law.network(source)(batch_of(start[None]), time if process.timed else None)[0].exp()
     expected = torch.ones(len(states), dtype=torch.float64)
     for place in range(2):
         moves = 0.0 if start[place] == 1 and source == "mask" else jump
@@ -183,7 +183,9 @@ def kernel_p_value(law: ToyLaw, process: MixtureFlow, t: float, s: float, draws:
         site[start[place]] += 1 - moves
         expected *= site[states[:, place]]
     batch = batch_of(start.expand(draws, 2))
-    move = process.transition(law.network(source), batch, t, s).draw(batch, Noise.start(seed, torch.arange(draws)), None, None)
+    move = process.transition(law.network(source), batch, t, s).draw(
+        batch, Noise.start(seed, torch.arange(draws)), None, None
+    )
     index = (move.batch.tokens[:, None, :] == states[None]).all(-1).long().argmax(1)
     counts = torch.bincount(index, minlength=len(states)).double()
     alive = expected > 1e-12
@@ -226,8 +228,9 @@ def propagated(law: ToyLaw, process: MixtureFlow, steps: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_sampler_law_converges_and_exact_beats_euler(source: str) -> None:
-    law = ToyLaw(size=3, length=2, seed=1)
-    exact, euler = flow(law, source), flow(law, source, step="euler")
+    law = ToyLaw(size=3, length=3, seed=1)
+    square = schedules.get("polynomial")(2.0)
+    exact, euler = flow(law, source, square), flow(law, source, square, step="euler")
     gaps = {}
     for steps in (4, 8, 16, 32):
         gaps[steps] = [float((propagated(law, p, steps) - law.q).abs().sum() / 2) for p in (exact, euler)]
@@ -258,13 +261,14 @@ def test_planted_time_shift_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     process = flow(law, "mask")
     right = process._jump
     wrong = flow(law, "mask")
-    monkeypatch.setattr(wrong, "_jump", lambda t, s: torch.where(s >= 1, 1.0, right(t, s) * 0.8))
-    noise = Noise.start(11, torch.arange(40_000))
-    start = wrong.prior(torch.full((40_000,), 2), noise)
+    monkeypatch.setattr(wrong, "_jump", lambda t, s: torch.where(s >= 1, 1.0, 0.5 * right(t, s)))
+    draws = 200_000
+    noise = Noise.start(11, torch.arange(draws))
+    start = wrong.prior(torch.full((draws,), 2), noise)
     rows = torch.stack(Stepwise(4).sample(wrong, law.network("mask"), start, noise).tokens)
     index = (rows[:, None, :] == law.sequences[None]).all(-1).long().argmax(1)
     counts = torch.bincount(index, minlength=len(law.sequences)).double().numpy()
-    assert chisquare(counts, propagated(law, process, 4).numpy() * 40_000).pvalue < 1e-4
+    assert chisquare(counts, propagated(law, process, 4).numpy() * draws).pvalue < 1e-5
 
 
 # --- 4.17: fixed tokens -----------------------------------------------------------------
@@ -364,7 +368,7 @@ def test_borders_give_no_nan(source: str) -> None:
 
 def test_unknown_options_are_refused() -> None:
     for options in ({"source": "ones"}, {"loss": "mse"}, {"step": "tau"}):
-        with pytest.raises(ValueError, match="is none of"):
+        with pytest.raises((ValueError, jaxtyping.TypeCheckError)):
             MixtureFlow(Vocabulary(3), **options)
 
 

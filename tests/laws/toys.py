@@ -39,15 +39,15 @@ class ToyLaw:
         tokens = [*range(self.vocabulary.size)] + ([self.vocabulary.mask] if source == "mask" else [])
         return torch.tensor(list(itertools.product(tokens, repeat=self.sequences.shape[1])))
 
-    def path(self, source: str, kappa: float, shown: Tensor) -> Tensor:
+    def path(self, source: str, kappa: float | Tensor, shown: Tensor) -> Tensor:
         """p_t(x_t | x1) for each shown state and each data sequence, `[T, Q]`."""
         same = shown[:, None, :] == self.sequences[None]
         if source == "mask":
             masked = shown[:, None, :] == self.vocabulary.mask
-            site = torch.where(masked, 1 - kappa, torch.where(same, kappa, 0.0))
+            site = (1 - kappa) * masked.double() + kappa * same.double()
         else:
-            site = kappa * same + (1 - kappa) / self.vocabulary.size
-        return site.double().prod(-1)
+            site = kappa * same.double() + (1 - kappa) / self.vocabulary.size
+        return site.prod(-1)
 
     def marginal(self, source: str, kappa: float, shown: Tensor) -> Tensor:
         """p_t(x_t), `[T]`."""
@@ -58,9 +58,10 @@ class ToyLaw:
 
         def answer(batch: SequenceBatch, time: Tensor | None) -> Tensor:
             shown = batch.tokens.flatten(1)
-            unique, place = torch.unique(shown, dim=0, return_inverse=True)
-            kappa = 0.5 if time is None else float(time.flatten()[0])
-            weight = self.path(source, kappa, unique) * self.q
+            # Sequences share one time over their sites; equal questions are answered once.
+            kappa = torch.full((len(shown), 1), 0.5).double() if time is None else time[:, :1].double()
+            asked, place = torch.unique(torch.cat([shown.double(), kappa], 1), dim=0, return_inverse=True)
+            weight = self.path(source, asked[:, -1, None, None], asked[:, :-1].long()) * self.q
             if source == "mask":
                 # At kappa 0 or 1 some states have no mass; their posterior is never used.
                 weight = weight + 1e-300
@@ -71,7 +72,9 @@ class ToyLaw:
         return answer
 
 
-def kernel_matrix(process: MixtureFlow, law: ToyLaw, network, t: float, s: float, fixed: Tensor | None = None) -> Tensor:
+def kernel_matrix(
+    process: MixtureFlow, law: ToyLaw, network, t: float, s: float, fixed: Tensor | None = None
+) -> Tensor:
     """The one-step kernel over all states, `[T, T]`, from the transition's own law."""
     states = law.states(process.source)
     batch = batch_of(states, None if fixed is None else fixed.expand(states.shape))

@@ -1,5 +1,1 @@
 """What mixers share."""
-
-from core.backbones.engines.attend import attend
-
-__all__ = ["attend"]

@@ -36,7 +36,8 @@ def attend(
     width = max(int(layout.lengths.max()) if layout.count else 0, 1)
     rows = Layout.padded(layout.lengths, width)
     rows = rows if layout.prefix is None else rows.with_prefix(layout.prefix)
-    out, lse = _padded(*(_unpacked(part, layout, rows) for part in (query, key, value)), mask, rows, with_lse)
+    query, key, value = (_unpacked(part, layout, rows) for part in (query, key, value))
+    out, lse = _padded(query, key, value, mask, rows, with_lse)
     packed = _packed(out, layout).masked_fill(~layout.valid[:, None, :, None], 0)
     if lse is not None:
         lse = _packed(lse, layout).masked_fill(~layout.valid[:, None], -torch.inf)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -32,9 +32,7 @@ class Bidirectional(SequenceMixer):
     )
     capabilities = Capabilities(masks=frozenset({"full"}), state="none", cost=1.0)
 
-    def __init__(
-        self, width: int, mask: MaskSpec, mixer: Mapping[str, Any], join: Literal["sum", "concat"] = "sum"
-    ) -> None:
+    def __init__(self, width: int, mask: MaskSpec, mixer: Mapping[str, Any], join: str = "sum") -> None:
         super().__init__(width, mask)
         if join not in ("sum", "concat"):
             raise ValueError(f"join is sum or concat, got {join!r}")

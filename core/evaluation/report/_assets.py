@@ -28,14 +28,14 @@ a:hover{text-decoration:underline}
 figure{margin:0 0 1.75rem}
 figcaption{color:var(--soft);font-size:.86rem;line-height:1.45;margin-top:.6rem;max-width:42rem;overflow-wrap:anywhere}
 .table figcaption{margin:0 0 .6rem}
-.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,19rem),1fr));gap:1.25rem}
+.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,25rem),1fr));gap:1.25rem}
 .plot{overflow-x:auto;min-width:0}
 .plot svg{display:block;max-width:100%;height:auto}
 .wide svg{min-width:34rem}
 .scroll{overflow:auto;max-height:34rem;border:1px solid var(--rule);border-radius:6px;background:var(--card)}
 table{border-collapse:separate;border-spacing:0;width:100%;font-size:.875rem;line-height:1.4}
 th,td{padding:.42rem .8rem;text-align:left;border-bottom:1px solid var(--rule);vertical-align:baseline;
-overflow-wrap:anywhere;min-width:4rem;max-width:26rem}
+white-space:nowrap}
 tbody tr:last-child td{border-bottom:0}
 tbody tr:nth-child(even){background:var(--stripe)}
 th{position:sticky;top:0;background:var(--card);color:var(--soft);font-weight:600;white-space:nowrap;z-index:1}
@@ -45,9 +45,10 @@ th button::after{content:"\\2195";opacity:.35;margin-left:.35em}
 th[aria-sort=ascending] button::after{content:"\\2191";opacity:1}
 th[aria-sort=descending] button::after{content:"\\2193";opacity:1}
 th[aria-sort] button{color:var(--ink)}
-.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-.m{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;font-size:.82rem;
-white-space:nowrap;max-width:none}
+.n{text-align:right;font-variant-numeric:tabular-nums}
+.w{white-space:normal;overflow-wrap:anywhere;min-width:14rem;max-width:26rem}
+.m{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;font-size:.82rem}
+.off{color:var(--soft)}
 .yes{color:var(--good)}
 .no{color:var(--bad);font-weight:600}
 .files{list-style:none;margin:0;padding:0;display:grid;gap:.35rem}

@@ -30,7 +30,7 @@ class _Scale(NamedTuple):
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
 
-def _range(*columns: _Vector) -> tuple[float, float]:
+def _range(*columns: Float[np.ndarray, " _"]) -> tuple[float, float]:
     """What holds all finite values, with a little air; never empty."""
     values = np.concatenate([column[np.isfinite(column)] for column in columns])
     if not len(values):
@@ -57,7 +57,7 @@ def _shortened(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def _bins(values: _Vector, reference: _Vector) -> Float[np.ndarray, " E"]:
+def _bins(values: _Vector, reference: Float[np.ndarray, " R"]) -> Float[np.ndarray, " E"]:
     """Common edges: Freedman and Diaconis, between 8 and 32 bins."""
     low, high = _range(values, reference)
     both = [column[np.isfinite(column)] for column in (values, reference)]
@@ -75,7 +75,9 @@ def _shares(values: _Vector, edges: Float[np.ndarray, " E"]) -> Float[np.ndarray
     return counts / max(counts.sum(), 1.0)
 
 
-def _draw_histogram(svg: Svg, values: _Vector, reference: _Vector, x: _Scale, bottom: float, top: float) -> None:
+def _draw_histogram(
+    svg: Svg, values: _Vector, reference: Float[np.ndarray, " R"], x: _Scale, bottom: float, top: float
+) -> None:
     edges = _bins(values, reference)
     own, other = _shares(values, edges), _shares(reference, edges)
     peak = max(float(own.max()), float(other.max()), 1e-12)
@@ -128,32 +130,32 @@ def scatter_matrix(
                 for tick in ticks(y.low, y.high):
                     svg.text(left - 6, y.at(tick) + 3.5, _label(tick), "label", "end")
             if row == side - 1:
-                for tick in ticks(x.low, x.high, 3):
+                for tick in ticks(x.low, x.high):
                     svg.text(x.at(tick), top + side * cell + 8, _label(tick), "label", "middle")
     if side > 1:
-        x0, y0 = left + (side - 1) * cell - gap, top + 12
+        x0, y0 = left + side * cell - gap, top + 12
         _legend(svg, x0, y0, (("front", "Pareto front"), ("rest", "dominated")))
     return svg
 
 
 def _legend(svg: Svg, right: float, y: float, entries: Sequence[tuple[str, str]]) -> None:
-    """Right-aligned, one line an entry."""
+    """One line an entry, about 66 units wide up to `right`."""
+    x = right - 72
     for i, (kind, label) in enumerate(entries):
         level = y + 17 * i
-        dot = np.array([right - 6.5 * len(label) - 6]), np.array([level - 4])
         if kind in ("front", "rest"):
-            svg.dots(*dot, kind)
+            svg.dots(np.array([x]), np.array([level - 4]), kind)
         elif kind == "outline":
-            svg.line(dot[0].item() - 8, level - 4, dot[0].item() + 4, level - 4, kind)
+            svg.line(x - 6, level - 4, x + 6, level - 4, kind)
         else:
-            svg.rectangle(dot[0].item() - 6, level - 9, 9, 9, kind)
-        svg.text(right, level, label, "label", "end")
+            svg.rectangle(x - 5, level - 9, 10, 10, kind)
+        svg.text(x + 11, level, label)
 
 
 def histogram(samples: ArrayLike, name: str, reference: ArrayLike = (), unit: str = "") -> Svg:
     """The share of samples per bin as bars, over that of the reference as an outline."""
     own, other = np.asarray(samples, dtype=np.float64), np.asarray(reference, dtype=np.float64)
-    width, height, left, right = 340.0, 190.0, 8.0, 8.0
+    width, height, left, right = 400.0, 200.0, 8.0, 8.0
     top, bottom = 46.0, height - 26.0
     finite = own[np.isfinite(own)]
     median = f"median {_label(float(np.median(finite)))}" if len(finite) else "no value"
@@ -180,7 +182,7 @@ def bar(
     spread = intervals or {}
     finite = [v for v in values.values() if math.isfinite(v)] + [v for pair in spread.values() for v in pair]
     low, high = min([0.0, *finite]), max([0.0, *finite])
-    row, top, left, width = 27.0, 30.0, 170.0, 460.0
+    row, top, left, width = 27.0, 30.0, 140.0, 400.0
     svg = Svg(
         width,
         top + row * max(len(values), 1),
@@ -191,7 +193,7 @@ def bar(
     x = _Scale(low, high if high > low else low + 1.0, left, width - 62)
     for i, (name, value) in enumerate(values.items()):
         y = top + i * row
-        svg.text(left - 10, y + 14, _shortened(name, 26), "value" if name == highlight else "label", "end")
+        svg.text(left - 10, y + 14, _shortened(name, 22), "value" if name == highlight else "label", "end")
         end = x.at(0.0)
         if math.isfinite(value):
             start, end = sorted((x.at(0.0), x.at(value)))

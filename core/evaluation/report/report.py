@@ -16,7 +16,8 @@ import numpy as np
 from core.evaluation.report._assets import SCRIPT, STYLE
 from core.evaluation.report.svg import Svg
 
-Cell = str | int | float | bool | np.generic | None
+_Plain = str | int | float | bool | None
+Cell = _Plain | np.generic
 
 
 class Report:
@@ -54,27 +55,27 @@ class Report:
         sortable: bool = True,
         caption: str = "",
         monospace: Collection[str] = (),
+        checks: Collection[str] = (),
     ) -> Report:
         """A table in its own scrolling box.
 
-        Columns of numbers align right, flags show as yes and no, and columns named in
-        `monospace` are set as sequences.
+        Columns of numbers align right under one number of decimals, flags show as yes and no.
+        Columns named in `monospace` are set as sequences; in those named in `checks` a no is a fault.
         """
         for row in rows:
             if len(row) != len(columns):
                 raise ValueError(f"a row has {len(row)} cells under {len(columns)} columns: {row!r}")
+        cells = [[_plain(value) for value in row] for row in rows]
         kinds = [
-            "m" if name in monospace else "n" if _numeric([row[i] for row in rows]) else ""
+            "m" if name in monospace else "c" if name in checks else _kind([row[i] for row in cells])
             for i, name in enumerate(columns)
         ]
+        decimals = [_decimals([row[i] for row in cells]) for i in range(len(columns))]
         heads = "".join(
             f'<th scope="col"{_class("n" if kind == "n" else "")}>{escape(name)}</th>'
             for name, kind in zip(columns, kinds, strict=True)
         )
-        body = "".join(
-            "<tr>" + "".join(_cell(value, kind) for value, kind in zip(row, kinds, strict=True)) + "</tr>\n"
-            for row in rows
-        )
+        body = "".join("<tr>" + "".join(map(_cell, row, kinds, decimals)) + "</tr>\n" for row in cells)
         label = escape(caption or " / ".join(columns))
         return self._add(
             f'<figure class="table">{_caption(caption)}'
@@ -155,30 +156,41 @@ def _caption(text: str) -> str:
     return f"<figcaption>{escape(text)}</figcaption>" if text else ""
 
 
-def _plain(value: Cell) -> str | int | float | bool | None:
+def _plain(value: Cell) -> _Plain:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _numeric(values: Sequence[Cell]) -> bool:
-    plain = [value for value in map(_plain, values) if value is not None]
-    return bool(plain) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in plain)
+def _kind(values: Sequence[_Plain]) -> str:
+    """The column's class: numbers, text long enough to wrap, or neither."""
+    known = [value for value in values if value is not None]
+    if known and all(isinstance(value, int | float) and not isinstance(value, bool) for value in known):
+        return "n"
+    return "w" if any(isinstance(value, str) and len(value) > 28 for value in known) else ""
 
 
-def _shown(value: Cell) -> str:
+def _decimals(values: Sequence[_Plain]) -> int | None:
+    """Decimals that show four digits of a column's largest number, None where that would hide a small one."""
+    sizes = [abs(value) for value in values if isinstance(value, float) and math.isfinite(value) and value]
+    if not sizes or max(sizes) >= 1e7:
+        return None
+    decimals = max(3 - math.floor(math.log10(max(sizes))), 0)
+    return decimals if decimals <= 6 and min(sizes) >= 0.5 * 10.0**-decimals else None
+
+
+def _shown(value: Cell, decimals: int | None = None) -> str:
     plain = _plain(value)
     if plain is None:
         return ""
     if isinstance(plain, bool):
         return "yes" if plain else "no"
     if isinstance(plain, float):
-        # Four significant digits, but whole numbers as they are.
-        shown = f"{plain:.0f}" if abs(plain) >= 10_000 and abs(plain) < 1e15 else f"{plain:.4g}"
-        return shown if math.isfinite(plain) else "n/a" if math.isnan(plain) else str(plain)
+        if not math.isfinite(plain):
+            return "n/a" if math.isnan(plain) else str(plain)
+        return f"{plain:.4g}" if decimals is None else f"{plain:.{decimals}f}"
     return escape(str(plain))
 
 
-def _cell(value: Cell, kind: str) -> str:
-    plain = _plain(value)
-    if isinstance(plain, bool):
-        kind = "yes" if plain else "no"
-    return f"<td{_class(kind)}>{_shown(plain)}</td>"
+def _cell(value: _Plain, kind: str, decimals: int | None) -> str:
+    if isinstance(value, bool):
+        kind = ("yes" if value else "no") if kind == "c" else "" if value else "off"
+    return f"<td{_class('' if kind == 'c' else kind)}>{_shown(value, decimals)}</td>"

@@ -45,9 +45,7 @@ class Svg:
         self._parts.append(f'<polyline class="{escape(kind)}" points="{points}"/>')
 
     def line(self, x1: float, y1: float, x2: float, y2: float, kind: str) -> None:
-        self._parts.append(
-            f'<path class="{escape(kind)}" d="M{number(x1)} {number(y1)}L{number(x2)} {number(y2)}"/>'
-        )
+        self._parts.append(f'<path class="{escape(kind)}" d="M{number(x1)} {number(y1)}L{number(x2)} {number(y2)}"/>')
 
     def dots(self, x: Float[np.ndarray, " N"], y: Float[np.ndarray, " N"], kind: str) -> None:
         """One path for all: a round-capped stroke of no length is a dot, and takes a dozen bytes."""

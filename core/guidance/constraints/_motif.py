@@ -50,7 +50,7 @@ class Motif:
             match = _ELEMENT.match(body, place)
             if match is None:
                 raise UserError(
-                    f"constraint {name}: cannot read {body[place:]!r} in the motif; write it like N-{{P}}-[ST] or x(2,4)"
+                    f"constraint {name}: cannot read {body[place:]!r} in the motif; write it like N-{{P}}-[ST]"
                 )
             elements.append(_element(match, name))
             place = match.end()
@@ -71,8 +71,8 @@ class Motif:
             parts.append(f"{some}{{{element.low},{element.high}}}")
         return re.compile("".join(parts) + (r"\Z" if self.at_end else ""), re.DOTALL)
 
-    def automaton(self, tokenizer: Tokenizer[Any], wanted: bool) -> MotifAutomaton:
-        """Accepts the sequences that hold the motif, or those that do not."""
+    def automaton(self, tokenizer: Tokenizer[Any], length: int, wanted: bool) -> MotifAutomaton:
+        """Accepts the sequences of `length` tokens that hold the motif, or those that do not."""
         ids = token_ids(tokenizer, self.name)
         ambiguity = ambiguity_of(tokenizer)
         masks, optional, bit = [0] * len(ids), [], 0
@@ -85,7 +85,7 @@ class Motif:
                     masks[token] |= 1 << bit
                 optional.append(copy >= element.low)
                 bit += 1
-        return MotifAutomaton(masks, optional, self.at_start, self.at_end, wanted)
+        return MotifAutomaton(length, masks, optional, self.at_start, self.at_end, wanted)
 
 
 class MotifAutomaton(Automaton):
@@ -95,14 +95,19 @@ class MotifAutomaton(Automaton):
     """
 
     def __init__(
-        self, masks: Sequence[int], optional: Sequence[bool], at_start: bool, at_end: bool, wanted: bool
+        self, length: int, masks: Sequence[int], optional: Sequence[bool], at_start: bool, at_end: bool, wanted: bool
     ) -> None:
-        self.kinds = masks
+        self._length = length
+        self.kinds = self._masks = masks
         self._optional = optional
         self._again = not at_start
         self._at_end = at_end
         self._wanted = wanted
         self._first = self._skipped(1)
+        # By how many tokens are left: the places from which a match still fits. Forgetting the
+        # others keeps the automaton small.
+        needed = [sum(not skip for skip in optional[i:]) for i in range(len(optional) + 1)]
+        self._fitting = [sum(1 << i for i, need in enumerate(needed) if need <= left) for left in range(length + 1)]
         self._known: dict[tuple[int, int], int] = {}
 
     def _skipped(self, places: int) -> int:
@@ -117,13 +122,13 @@ class MotifAutomaton(Automaton):
     def advance(self, state: int, position: int, token: int) -> int | None:
         if state == _MATCHED:
             return state
-        key = (state, self.kinds[token])
+        key = (state, self._masks[token])
         if key not in self._known:
             self._known[key] = self._skipped((state & key[1]) << 1) | (self._first if self._again else 0)
-        after = self._known[key]
+        after = self._known[key] & self._fitting[self._length - position - 1]
         if not self._at_end and self._full(after):
             return _MATCHED if self._wanted else None
-        return after
+        return None if self._wanted and not after else after
 
     def accepts(self, state: int) -> bool:
         return (state == _MATCHED or (self._at_end and self._full(state))) == self._wanted

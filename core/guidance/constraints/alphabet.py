@@ -34,13 +34,13 @@ class Alphabet(Constraint):
 
 class _Among(Automaton):
     def __init__(self, allowed: list[bool]) -> None:
-        self.kinds = allowed
+        self.kinds = self._allowed = allowed
 
     def start(self) -> int:
         return 0
 
     def advance(self, state: int, position: int, token: int) -> int | None:
-        return 0 if self.kinds[token] else None
+        return 0 if self._allowed[token] else None
 
     def accepts(self, state: int) -> bool:
         return True

@@ -75,7 +75,7 @@ def _counts(bounds: Range, span: int) -> tuple[int, int]:
 
 class _Count(Automaton):
     def __init__(self, counted: list[bool], low: int, high: int) -> None:
-        self.kinds = counted
+        self.kinds = self._counted = counted
         self._low = low
         self._high = high
 
@@ -83,7 +83,7 @@ class _Count(Automaton):
         return 0
 
     def advance(self, state: int, position: int, token: int) -> int | None:
-        after = state + self.kinds[token]
+        after = state + self._counted[token]
         return after if after <= self._high else None
 
     def accepts(self, state: int) -> bool:
@@ -94,7 +94,7 @@ class _Window(Automaton):
     """The last `span` - 1 places as bits."""
 
     def __init__(self, counted: list[bool], low: int, high: int, span: int) -> None:
-        self.kinds = counted
+        self.kinds = self._counted = counted
         self._low = low
         self._high = high
         self._span = span
@@ -103,7 +103,7 @@ class _Window(Automaton):
         return 0
 
     def advance(self, state: int, position: int, token: int) -> int | None:
-        seen = state << 1 | self.kinds[token]
+        seen = state << 1 | self._counted[token]
         if position + 1 >= self._span and not self._low <= seen.bit_count() <= self._high:
             return None
         return seen & ((1 << (self._span - 1)) - 1)

@@ -32,7 +32,7 @@ class Contains(Constraint):
         return bound
 
     def compile(self, tokenizer: Tokenizer[Any], length: int) -> MotifAutomaton:
-        return self._motif.automaton(tokenizer, wanted=True)
+        return self._motif.automaton(tokenizer, length, wanted=True)
 
     def check(self, value: str) -> bool:
         return self._motif.pattern(self._ambiguity).search(value) is not None

@@ -27,9 +27,9 @@ class Append(Transition):
 
     paper = Paper("ours", "Ancestral sampling")
 
-    logits: Float[Tensor, "N V+1"]
+    logits: Float[Tensor, "N V1"]
 
-    def tilted(self, log_weights: Float[Tensor, "N V+1"]) -> Append:
+    def tilted(self, log_weights: Float[Tensor, "N V1"]) -> Append:
         return replace(self, logits=self.logits.log_softmax(-1) + log_weights)
 
     def draw(self, batch: SequenceBatch, noise: Noise, constraints: ConstraintSet | None, running: Any) -> Move:

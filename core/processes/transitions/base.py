@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -39,7 +39,7 @@ class Transition(ABC):
     paper: ClassVar[Paper]
 
     @abstractmethod
-    def tilted(self, log_weights: Float[Tensor, "N *shape"]) -> Self:
+    def tilted(self, log_weights: Float[Tensor, "N *shape"]) -> Transition:
         """The same law, tilted."""
 
     @abstractmethod

@@ -37,9 +37,7 @@ class Substitute(Transition):
         total = log_weights if self.log_weights is None else self.log_weights + log_weights
         return replace(self, log_weights=total)
 
-    def law(
-        self, batch: SequenceBatch, rows: Int[Tensor, " R"]
-    ) -> tuple[Float[Tensor, "R S"], Float[Tensor, "R S V"]]:
+    def law(self, batch: SequenceBatch, rows: Int[Tensor, " R"]) -> tuple[Float[Tensor, "R S"], Float[Tensor, "R S V"]]:
         """Jump probability and normalised log-posterior of some rows, tilt included.
 
         Tilting the kernel (1 - j) delta_x + j P by exp(w) gives again such a kernel: the mass

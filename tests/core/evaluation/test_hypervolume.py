@@ -32,8 +32,8 @@ def test_against_monte_carlo(width: int) -> None:
     generator = np.random.default_rng(7)
     points = generator.random((30, width))
     draws = generator.random((20000, width))
-    hits = (points[None] >= draws[:, None]).all(axis=2).any(axis=1).mean()
-    assert hypervolume(points, np.zeros(width)) == pytest.approx(hits, abs=4 * np.sqrt(0.25 / 20000))
+    below = np.array([(points >= draw).all(axis=1).any() for draw in draws])
+    assert hypervolume(points, np.zeros(width)) == pytest.approx(below.mean(), abs=4 * np.sqrt(0.25 / 20000))
 
 
 @pytest.mark.parametrize("width", [2, 3, 4, 5])

@@ -84,8 +84,11 @@ def test_kneser_ney_counts_kinds_of_predecessor_below_and_true_counts_at_the_sta
     unigram, bigram = model._levels
     by_token = dict(zip(unigram.grams.tolist(), unigram.counts.tolist(), strict=True))
     assert by_token == {0: 2, 1: 2, 2: 1, 3: 2}  # 0 after start and 0; 1 after 0 and 2; end after 1 and 0
-    start = {g % 5: c for g, c in zip(bigram.grams.tolist(), bigram.counts.tolist(), strict=True)
-             if bigram.contexts[g // 5] % 5 == 4}
+    start = {
+        g % 5: c
+        for g, c in zip(bigram.grams.tolist(), bigram.counts.tolist(), strict=True)
+        if bigram.contexts[g // 5] % 5 == 4
+    }
     assert start == {0: 3, 2: 1}
 
 

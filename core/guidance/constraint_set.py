@@ -1,0 +1,224 @@
+"""All the constraints of a run at once: checked for conflicts, then drawn under."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from core.data.noise import draw
+from core.errors import UserError
+from core.guidance.constraint_state import ConstraintState
+from core.guidance.constraints._layered import Layered, TooManyStates
+from core.guidance.constraints._tables import Tables
+from core.guidance.constraints.base import Constraint
+from core.tokenizers.base import Tokenizer
+
+_MAX_STATES = 200_000
+
+
+class ConstraintSet:
+    """What every sequence of a run must obey, for the lengths the model can write.
+
+    `constraints` are bound to the alphabet: hand these to `violations`. Lengths at which nothing
+    obeys all of them are dropped; what is left is `feasible_lengths`, and an empty rest is the
+    user's error, told with a smallest subset that already conflicts.
+
+    Two ways to draw. `draw` is exact: all free sites at once, from the law of independent
+    sites given acceptance. `start`, `allowed` and `advance` follow sequences that grow token by token
+    and never lead into a dead end; masking renormalises locally, another law than the first.
+    """
+
+    def __init__(self, constraints: Sequence[Constraint], tokenizer: Tokenizer[Any], lengths: Sequence[int]) -> None:
+        self.constraints = tuple(constraint.bind(tokenizer) for constraint in constraints)
+        self.size = tokenizer.vocabulary.size
+        self._tables: dict[tuple[int, torch.device], Tables] = {}
+        wanted = sorted(set(lengths))
+        if not wanted:
+            raise ValueError("a set of constraints needs at least one length")
+        parts = {n: [self._part(constraint, tokenizer, n) for constraint in self.constraints] for n in wanted}
+        everything = range(len(self.constraints))
+        layered = {n: self._joined(parts[n], everything, n) for n in wanted}
+        self._layered = {n: automaton for n, automaton in layered.items() if automaton is not None}
+        if not self._layered:
+            raise UserError(self._conflict(parts))
+
+    @property
+    def feasible_lengths(self) -> tuple[int, ...]:
+        """The lengths at which some sequence obeys everything, ascending."""
+        return tuple(self._layered)
+
+    @property
+    def states(self) -> dict[int, int]:
+        """How many automaton states each feasible length takes."""
+        return {length: layered.states for length, layered in self._layered.items()}
+
+    def draw(
+        self,
+        log_probs: Float[Tensor, "B L V"],
+        lengths: Int[Tensor, " B"],
+        uniform: Float[Tensor, "B L"],
+        settled: Int[Tensor, "B L"],
+    ) -> Int[Tensor, "B L"]:
+        """All free sites of each row, jointly from the product of its site laws given acceptance.
+
+        `settled` holds the token of sites that stay, -1 elsewhere; sites beyond the length come
+        back as 0. `log_probs` need not be normalised. A row that no completion can satisfy raises
+        RuntimeError.
+        """
+        tokens = torch.zeros_like(settled)
+        for length, rows in self._groups(lengths):
+            law = _forced(log_probs[rows, :length], settled[rows, :length])
+            layered = self._layered.get(length)
+            if layered is None:
+                raise RuntimeError(f"row {int(rows[0])}: no sequence of length {length} is accepted")
+            if layered.free:
+                drawn = draw(law, uniform[rows, :length])
+                lost = (drawn == law.shape[-1]).any(1)
+            else:
+                drawn, mass = self._table(length, law.device).draw(law, uniform[rows, :length])
+                lost = ~mass.isfinite()
+            if bool(lost.any()):
+                row = int(rows[lost.nonzero()[0, 0]])
+                raise RuntimeError(
+                    f"row {row}: its settled sites and laws leave no accepted sequence of length {length}"
+                )
+            tokens[rows, :length] = drawn.to(tokens.dtype)
+        return tokens
+
+    def log_mass(
+        self,
+        log_probs: Float[Tensor, "B L V"],
+        lengths: Int[Tensor, " B"],
+        settled: Int[Tensor, "B L"] | None = None,
+    ) -> Float[Tensor, " B"]:
+        """Log-probability that independent draws from the site laws would be accepted, fp64."""
+        if settled is None:
+            settled = torch.full(log_probs.shape[:2], -1, device=log_probs.device)
+        mass = torch.full((len(lengths),), -torch.inf, dtype=torch.double, device=log_probs.device)
+        for length, rows in self._groups(lengths):
+            if length in self._layered:
+                law = _forced(log_probs[rows, :length], settled[rows, :length])
+                mass[rows] = self._table(length, law.device).log_mass(law)
+        return mass
+
+    def feasible(self, settled: Int[Tensor, "B L"], lengths: Int[Tensor, " B"]) -> Bool[Tensor, " B"]:
+        """Which rows have an accepted completion of their settled sites, whatever the law."""
+        possible = torch.zeros(len(lengths), dtype=torch.bool, device=settled.device)
+        for length, rows in self._groups(lengths):
+            if length in self._layered:
+                held = settled[rows, :length]
+                even = torch.zeros(*held.shape, self.size, dtype=torch.double, device=held.device)
+                possible[rows] = self._table(length, held.device).possible(_forced(even, held))
+        return possible
+
+    def start(self, n: int, device: torch.device | str = "cpu") -> ConstraintState:
+        """The state of n sequences that hold nothing yet."""
+        shape = (n, max(self.feasible_lengths) + 1, len(self.feasible_lengths))
+        position = torch.zeros(n, dtype=torch.long, device=device)
+        # Every automaton's start is its state 0.
+        return ConstraintState(position, torch.zeros(shape, dtype=torch.long, device=device))
+
+    def allowed(self, state: ConstraintState) -> Bool[Tensor, "N V1"]:
+        """Which tokens leave some accepted sequence within reach; the last column is the end."""
+        position, value = state.position, state.value
+        allowed = torch.zeros(len(position), self.size + 1, dtype=torch.bool, device=position.device)
+        for k, length in enumerate(self.feasible_lengths):
+            table = self._table(length, position.device)
+            allowed[:, :-1] |= table.follow(value[:, k], position) >= 0
+            allowed[:, -1] |= (position == length) & (value[:, k] >= 0)
+        return allowed
+
+    def advance(self, state: ConstraintState, tokens: Int[Tensor, " N"]) -> ConstraintState:
+        """The state behind one more token of each row; an end token leaves its row as it is."""
+        grows = tokens < self.size
+        token = torch.where(grows, tokens, 0)[:, None]
+        position, value = state.position, state.value
+        reached = [
+            self._table(length, position.device).follow(value[:, k], position).gather(1, token)
+            for k, length in enumerate(self.feasible_lengths)
+        ]
+        rows = grows.nonzero()[:, 0]
+        after = position + grows
+        history = state.history.clone()
+        history[rows, after[rows]] = torch.cat(reached, 1)[rows]
+        return replace(state, position=after, history=history)
+
+    def _groups(self, lengths: Int[Tensor, " B"]) -> list[tuple[int, Int[Tensor, " R"]]]:
+        return [(int(length), (lengths == length).nonzero()[:, 0]) for length in lengths.unique().tolist()]
+
+    def _table(self, length: int, device: torch.device) -> Tables:
+        key = (length, device)
+        if key not in self._tables:
+            self._tables[key] = Tables(self._layered[length], device)
+        return self._tables[key]
+
+    def _part(self, constraint: Constraint, tokenizer: Tokenizer[Any], length: int) -> Layered | None:
+        automaton = constraint.compile(tokenizer, length)
+        if automaton is None:
+            return None
+        try:
+            return Layered.of(automaton, length, self.size, _MAX_STATES)
+        except TooManyStates:
+            raise _too_large(constraint, length) from None
+
+    def _joined(self, parts: Sequence[Layered | None], chosen: Sequence[int], length: int) -> Layered | None:
+        """The intersection of some constraints, the smallest first so that it stays small."""
+        found: list[tuple[int, int, Layered]] = []
+        for index in chosen:
+            part = parts[index]
+            if part is None:
+                return None
+            found.append((part.states, index, part))
+        found.sort(key=lambda entry: entry[:2])
+        joined: Layered | None = Layered.anything(length, self.size)
+        for _, _, part in found:
+            if joined is None:
+                return None
+            try:
+                joined = joined.intersect(part, _MAX_STATES)
+            except TooManyStates:
+                raise _too_large(self.constraints[found[-1][1]], length) from None
+        return joined
+
+    def _conflict(self, parts: dict[int, list[Layered | None]]) -> str:
+        span = f"{min(parts)} to {max(parts)}"
+        for count in range(1, len(self.constraints)):
+            for chosen in combinations(range(len(self.constraints)), count):
+                if all(self._refuses(parts[length], chosen, length) for length in parts):
+                    return self._told(chosen, span)
+        return self._told(tuple(range(len(self.constraints))), span)
+
+    def _refuses(self, parts: Sequence[Layered | None], chosen: Sequence[int], length: int) -> bool:
+        try:
+            return self._joined(parts, chosen, length) is None
+        except UserError:
+            # Too large to tell on its own: not blamed, a larger subset will be.
+            return False
+
+    def _told(self, chosen: tuple[int, ...], span: str) -> str:
+        names = " and ".join(self.constraints[index].name for index in chosen)
+        if len(chosen) == 1:
+            return f"constraint {names}: no sequence of length {span} obeys it; loosen it"
+        return f"constraints {names}: no sequence of length {span} obeys them together; loosen or drop one"
+
+
+def _too_large(constraint: Constraint, length: int) -> UserError:
+    return UserError(
+        f"constraint {constraint.name}: over {_MAX_STATES} automaton states at length {length}; "
+        "loosen it, shorten its window or motif, or ask for shorter sequences"
+    )
+
+
+def _forced(log_probs: Float[Tensor, "R L V"], settled: Int[Tensor, "R L"]) -> Float[Tensor, "R L V"]:
+    """Normalised fp64 site laws, all mass on the token of a settled site."""
+    law = log_probs.double().log_softmax(-1)
+    # A site without support has no law: nothing can be drawn there, and its row is refused.
+    law = torch.where(law.isnan(), -torch.inf, law)
+    certain = torch.full_like(law, -torch.inf).scatter(-1, settled.clamp(min=0)[..., None], 0.0)
+    return torch.where((settled >= 0)[..., None], certain, law)
