@@ -14,7 +14,6 @@ from core.backbones.mixers import registry as mixers
 from core.decoding import registry as samplers
 from core.errors import UserError
 from core.guidance.guides import registry as guides
-from core.guidance.surrogates import registry as surrogates
 from core.processes import registry as processes
 from core.processes.schedules import registry as schedules
 from core.processes.transitions import registry as transitions
@@ -23,7 +22,7 @@ from domains.tasks import DOMAINS, default_task
 from pipelines.data_sets import data_folder
 from pipelines.run import read_run
 
-CORE = (processes, transitions, schedules, mixers, samplers, guides, surrogates)
+CORE = (processes, transitions, schedules, mixers, samplers, guides)
 
 
 def registries() -> dict[str, Registry[Any]]:

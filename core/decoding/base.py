@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from core.data.noise import Noise
@@ -56,16 +56,16 @@ class Truncation:
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Finished sequences by row, and what they cost.
+    """Finished sequences by row, `[L]` or `[L, F]` each, and what they cost.
 
     network_calls counts calls of the network, network_rows the rows it was asked for.
     trajectory holds the tokens after each step where it was asked for.
     """
 
-    tokens: tuple[Int[Tensor, " L *F"], ...]
+    tokens: tuple[Tensor, ...]
     network_calls: int
     network_rows: int
-    trajectory: tuple[Int[Tensor, "N L *F"], ...] = ()
+    trajectory: tuple[Tensor, ...] = ()
 
 
 class Sampler(ABC):

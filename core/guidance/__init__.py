@@ -1,1 +1,1 @@
-"""Steering: objectives, constraints, guides and surrogates, and the Pareto archive."""
+"""Steering: objectives, constraints, guides and the Pareto archive."""

@@ -100,7 +100,9 @@ class MixtureFlow(Process):
         repeats = tokens.shape[1] // len(support)
         chosen = (uniform.reshape(-1, repeats, len(support)) * support.sum(1)).long()
         ranks = support.cumsum(1)
-        return torch.searchsorted(ranks.expand(len(tokens), repeats, -1, -1), chosen[..., None], right=True).flatten(1)
+        return torch.searchsorted(
+            ranks.expand(len(tokens), repeats, -1, -1).contiguous(), chosen[..., None], right=True
+        ).flatten(1)
 
     def corrupt(self, batch: SequenceBatch, time: Float[Tensor, "B S"], noise: Noise) -> SequenceBatch:
         data = flat(batch.tokens)

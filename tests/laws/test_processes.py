@@ -149,20 +149,6 @@ def test_planted_fault_in_the_rates_is_caught(monkeypatch: pytest.MonkeyPatch) -
     assert kolmogorov_error(law, process, 0.5) > 1e-3
 
 
-# --- schedules --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name,schedule", SCHEDULES, ids=[name for name, _ in SCHEDULES])
-def test_schedules_are_consistent(name: str, schedule) -> None:
-    t = torch.linspace(0, 1, 101, dtype=torch.float64)
-    kappa = schedule.kappa(t)
-    assert abs(float(kappa[0])) < 1e-12 and abs(float(kappa[-1]) - 1) < 1e-12 and bool((kappa.diff() > 0).all())
-    assert torch.allclose(schedule.inverse(kappa), t, atol=1e-7)
-    inner = t[1:-1]
-    slope = (schedule.kappa(inner + 1e-6) - schedule.kappa(inner - 1e-6)) / 2e-6
-    assert torch.allclose(schedule.derivative(inner), slope, atol=1e-6)
-
-
 # --- 4.4: one-step kernel by chi-square -------------------------------------------------
 
 
@@ -302,31 +288,6 @@ def test_shown_sites_are_final_whatever_the_network_says() -> None:
     transition = process.transition(vote, batch, 0.5, 1.0)
     assert isinstance(transition, Substitute)
     assert transition.jump.tolist() == [[0.0, 1.0]] and transition.settled.tolist() == [[2, -1]]
-
-
-# --- tilts ------------------------------------------------------------------------------
-
-
-def test_tilt_multiplies_the_kernel() -> None:
-    law = ToyLaw(seed=4)
-    process = flow(law, "uniform")
-    states = law.states("uniform")
-    batch = batch_of(states)
-    plain = process.transition(law.network("uniform"), batch, 0.4, 0.6)
-    weights = torch.randn(len(states), 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    rows = torch.arange(len(states))
-    jump, log_posterior = plain.law(batch, rows)
-    base = jump[..., None] * log_posterior.exp()
-    base = base.scatter_add(-1, states[..., None], (1 - jump)[..., None])
-    wanted = base * weights.exp()
-    wanted = wanted / wanted.sum(-1, keepdim=True)
-    jump, log_posterior = plain.tilted(weights).law(batch, rows)
-    found = jump[..., None] * log_posterior.exp()
-    found = found.scatter_add(-1, states[..., None], (1 - jump)[..., None])
-    assert torch.allclose(found, wanted, atol=1e-12)
-    jump, log_posterior = plain.tilted(torch.zeros_like(weights)).law(batch, rows)
-    neutral = (jump[..., None] * log_posterior.exp()).scatter_add(-1, states[..., None], (1 - jump)[..., None])
-    assert torch.allclose(neutral, base, atol=1e-12)
 
 
 # --- several fields ---------------------------------------------------------------------
