@@ -10,8 +10,10 @@ from torch import Tensor
 
 from core.data.layout import Layout
 from core.data.mask import MaskSpec
-from core.data.noise import Noise
+from core.data.noise import Noise, Purpose
 from core.data.sequence_batch import SequenceBatch
+from core.processes._length import refuse_long
+from core.processes._sites import site_uniform
 from core.processes.base import Likelihood, Network, Process, TokenLoss
 from core.processes.transitions.append import Append
 from core.registry import Paper
@@ -23,22 +25,30 @@ class Autoregressive(Process):
 
     The network reads a start token, then the sequence; its last output column is the end.
     limit: tokens after which sampling stops at the latest, by allowing only the end.
+    context_dropout: share of the tokens that training hides from the network's input (Bowman et
+    al., 2016), which keeps it from learning a small corpus by heart. Likelihood and sampling hide
+    nothing.
     """
 
-    paper = Paper("ours", "Autoregressive factorisation")
+    paper = Paper("ours", "Autoregressive factorisation", "1511.06349", "its word dropout, off by default")
     likelihood_kind = "exact"
     attends = MaskSpec("causal")
 
-    def __init__(self, vocabulary: Vocabulary, limit: int = 100) -> None:
+    def __init__(self, vocabulary: Vocabulary, limit: int = 100, context_dropout: float = 0.0) -> None:
         super().__init__(vocabulary)
-        self.limit = limit
+        if limit < 1:
+            raise ValueError(f"limit {limit}: a sequence holds at least one token")
+        if not 0 <= context_dropout < 1:
+            raise ValueError(f"context_dropout {context_dropout}: a share lies in [0, 1)")
+        self.limit, self.context_dropout = limit, context_dropout
 
     @property
     def outputs(self) -> int:
         return self.vocabulary.size + 1
 
     def fit(self, lengths: Int[Tensor, " N"]) -> None:
-        """Nothing to learn: the end token carries the length."""
+        """Nothing to learn: the end token carries the length. `UserError` for one above the limit."""
+        refuse_long(lengths, self.limit)
 
     def lengths(self, noise: Noise, allowed: tuple[int, ...]) -> Int[Tensor, " N"]:
         return torch.zeros_like(noise.sequences)
@@ -61,23 +71,29 @@ class Autoregressive(Process):
         targets[last_row, last_column] = self.vocabulary.eos
         return replace(batch, tokens=inputs, targets=targets, layout=longer, fixed=None)
 
-    def _cross_entropy(
-        self, network: Network, batch: SequenceBatch, noise: Noise
-    ) -> tuple[Float[Tensor, "B S"], SequenceBatch]:
-        shifted = self.corrupt(batch, torch.zeros(batch.layout.shape, device=batch.tokens.device), noise)
+    def _shifted(self, batch: SequenceBatch, noise: Noise) -> SequenceBatch:
+        return self.corrupt(batch, torch.zeros(batch.layout.shape, device=batch.tokens.device), noise)
+
+    def _cross_entropy(self, network: Network, shifted: SequenceBatch) -> Float[Tensor, "B S"]:
         assert shifted.targets is not None
         valid = shifted.layout.valid
         log_probs = network(shifted, None).log_softmax(-1)
         values = -log_probs.gather(-1, torch.where(valid, shifted.targets, 0)[..., None])[..., 0]
-        return torch.where(valid, values, 0.0), shifted
+        return torch.where(valid, values, 0.0)
 
     def loss(self, network: Network, batch: SequenceBatch, noise: Noise) -> TokenLoss:
-        values, shifted = self._cross_entropy(network, batch, noise)
+        shifted = self._shifted(batch, noise)
         valid = shifted.layout.valid
+        if self.context_dropout:
+            hidden = site_uniform(shifted, noise, Purpose.CORRUPT) < self.context_dropout
+            hidden = hidden & valid & (shifted.tokens != self.vocabulary.bos)
+            shifted = replace(shifted, tokens=shifted.tokens.masked_fill(hidden, self.vocabulary.mask))
+        values = self._cross_entropy(network, shifted)
         return TokenLoss(values, valid.to(values), valid.sum().clamp_min(1))
 
     def likelihood(self, network: Network, batch: SequenceBatch, noise: Noise, points: int) -> Likelihood:
-        values, shifted = self._cross_entropy(network, batch, noise)
+        shifted = self._shifted(batch, noise)
+        values = self._cross_entropy(network, shifted)
         nll = torch.zeros(batch.layout.count, dtype=torch.float64, device=values.device)
         nll.index_add_(0, shifted.layout.owners.clamp_min(0).flatten(), values.double().flatten())
         return Likelihood(nll, "exact", torch.zeros_like(nll), batch.layout.lengths + 1)
@@ -91,7 +107,7 @@ class Autoregressive(Process):
         return [(float(i), float(i + 1)) for i in range(self.limit + 1)]
 
     def transition(self, network: Network, batch: SequenceBatch, t: float, s: float) -> Append:
-        shifted = self.corrupt(batch, torch.zeros(batch.layout.shape), Noise.start(0, batch.layout.lengths))
+        shifted = self._shifted(batch, Noise.start(0, batch.layout.lengths))
         row, column = shifted.layout.last()
         return self.append(network(shifted, None)[row, column], int(t))
 

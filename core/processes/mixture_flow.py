@@ -14,6 +14,7 @@ from core.data.mask import MaskSpec
 from core.data.noise import Noise, Purpose
 from core.data.sequence_batch import SequenceBatch
 from core.processes._length import LengthPrior
+from core.processes._sites import per_site, site_uniform
 from core.processes.base import Likelihood, Network, Process, TokenLoss, flat
 from core.processes.schedules.base import Schedule
 from core.processes.schedules.polynomial import Polynomial
@@ -93,7 +94,7 @@ class MixtureFlow(Process):
         tokens = flat(batch.tokens)
         if self.source == "mask":
             return torch.full_like(tokens, self.vocabulary.mask)
-        uniform = _site_uniform(batch, noise, Purpose.PRIOR)
+        uniform = site_uniform(batch, noise, Purpose.PRIOR)
         if self.support is None:
             return (uniform * self.vocabulary.size).long()
         support = self.support.to(tokens.device)
@@ -106,7 +107,7 @@ class MixtureFlow(Process):
 
     def corrupt(self, batch: SequenceBatch, time: Float[Tensor, "B S"], noise: Noise) -> SequenceBatch:
         data = flat(batch.tokens)
-        shown = _site_uniform(batch, noise, Purpose.CORRUPT) < self.schedule.kappa(time)
+        shown = site_uniform(batch, noise, Purpose.CORRUPT) < self.schedule.kappa(time)
         if batch.fixed is not None:
             shown = shown | flat(batch.fixed)
         mixed = torch.where(shown, data, self._source(batch, noise))
@@ -169,7 +170,7 @@ class MixtureFlow(Process):
         count = batch.layout.count
         shift = noise.uniform(1, Purpose.TIME)[:1]
         strata = (torch.arange(count, device=shift.device)[:, None] + shift) / max(count, 1)
-        kappa = _per_site(batch, strata.remainder(1.0)).clamp_max(1 - 1e-4)
+        kappa = per_site(batch, strata.remainder(1.0)).clamp_max(1 - 1e-4)
         noisy = self.corrupt(batch, self.schedule.inverse(kappa), noise)
         integrand, cross_entropy, counted = self.integrand(network, batch, noisy, kappa)
         valid = self._valid(batch).sum().clamp_min(1)
@@ -184,7 +185,7 @@ class MixtureFlow(Process):
             shift = noise.uniform(points, Purpose.TIME, lane=half)
             total = torch.zeros(batch.layout.count, dtype=torch.float64, device=batch.tokens.device)
             for point in range(points // 2):
-                kappa = _per_site(batch, (point + shift[:, point : point + 1]) / (points // 2))
+                kappa = per_site(batch, (point + shift[:, point : point + 1]) / (points // 2))
                 noisy = self.corrupt(batch, self.schedule.inverse(kappa), noise.at(half * points + point + 1))
                 integrand = self.integrand(network, batch, noisy, kappa)[0].double()
                 owners = batch.layout.owners.clamp_min(0).repeat_interleave(
@@ -227,22 +228,3 @@ class MixtureFlow(Process):
             chance = -torch.expm1(-(s - t) * self.schedule.derivative(t) / left)
         # The last step leaves nothing of the source, with either kernel.
         return torch.where(s >= 1, 1.0, chance.clamp(0, 1))
-
-
-def _per_site(batch: SequenceBatch, values: Float[Tensor, "N 1"]) -> Float[Tensor, "B S"]:
-    """One value a sequence, spread over its sites."""
-    fields = flat(batch.tokens).shape[1] // max(batch.layout.shape[1], 1)
-    return values[batch.layout.owners.clamp_min(0), 0].repeat_interleave(fields, 1)
-
-
-def _site_uniform(batch: SequenceBatch, noise: Noise, purpose: Purpose) -> Float[Tensor, "B S"]:
-    """Uniform numbers by sequence and place inside it, whatever the layout."""
-    layout = batch.layout
-    fields = flat(batch.tokens).shape[1] // max(layout.shape[1], 1)
-    width = flat(batch.tokens).shape[1] if not layout.is_packed else int(layout.lengths.max()) * fields
-    uniform = noise.uniform(width, purpose)
-    if not layout.is_packed:
-        return uniform
-    place = layout.offsets.repeat_interleave(fields, 1) * fields
-    place = place + torch.arange(fields, device=place.device).repeat(layout.shape[1])
-    return uniform[layout.owners.clamp_min(0).repeat_interleave(fields, 1), place]

@@ -115,6 +115,32 @@ def test_autoregressive_likelihood_is_the_chain_rule() -> None:
     assert torch.allclose(again.nll, result.nll, atol=1e-12)
 
 
+def test_autoregressive_training_hides_context_and_nothing_else() -> None:
+    vocabulary = Vocabulary(3)
+    process = Autoregressive(vocabulary, limit=50, context_dropout=0.3)
+    lengths = torch.full((400,), 50)
+    rows = torch.arange(400 * 50).reshape(400, 50) % 3
+    batch, noise = SequenceBatch(rows, Layout.padded(lengths, 50)), Noise.start(1, torch.arange(400))
+    seen: list[SequenceBatch] = []
+
+    def network(batch: SequenceBatch, time) -> torch.Tensor:
+        seen.append(batch)
+        return torch.zeros(*batch.tokens.shape, vocabulary.size + 1)
+
+    process.loss(network, batch, noise)
+    shown, whole = seen[0], process.corrupt(batch, torch.zeros(400, 50), noise)
+    hidden = shown.tokens == vocabulary.mask
+    assert not hidden[:, 0].any() and torch.equal(shown.tokens[~hidden], whole.tokens[~hidden])
+    assert shown.targets is not None and whole.targets is not None and torch.equal(shown.targets, whole.targets)
+    # Four standard errors of 20,000 draws.
+    assert abs(float(hidden[:, 1:].double().mean()) - 0.3) < 4 * (0.3 * 0.7 / 20_000) ** 0.5
+    process.likelihood(network, batch, noise, 1)
+    assert torch.equal(seen[1].tokens, whole.tokens)
+    packed = SequenceBatch(pack(rows, batch.layout, 400 * 50), packed_layout(batch.layout, width=400 * 50))
+    process.loss(network, packed, noise)
+    assert torch.equal(seen[2].tokens.flatten()[: 400 * 51], shown.tokens.flatten())
+
+
 # --- 4.3: Kolmogorov equation -----------------------------------------------------------
 
 
