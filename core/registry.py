@@ -9,8 +9,9 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
@@ -63,13 +64,10 @@ class Registry(Generic[T]):
                 found[info.name] = f"{package}.{info.name}"
         return found
 
-    def _plugins(self) -> dict[str, Any]:
-        return {point.name: point for point in entry_points(group=f"motif.{self.name}")}
-
     def keys(self) -> tuple[str, ...]:
         """Every registered key, ours first, each group sorted."""
         ours = self._modules()
-        return (*sorted(ours), *sorted(set(self._plugins()) - set(ours)))
+        return (*sorted(ours), *sorted(set(installed(self.name)) - set(ours)))
 
     def get(self, key: str) -> type[T]:
         """The class registered under `key`.
@@ -81,10 +79,10 @@ class Registry(Generic[T]):
         if key in modules:
             return self._member(importlib.import_module(modules[key]))
         if is_file_reference(key):
-            return self._checked(load_reference(key), key)
-        plugins = self._plugins()
+            return checked(load_reference(key), self.base, key)
+        plugins = installed(self.name)
         if key in plugins:
-            return self._checked(plugins[key].load(), key)
+            return checked(_loaded(plugins[key]), self.base, key)
         raise UserError(f"unknown {self.name} {key!r}{did_you_mean(key, self.keys())}")
 
     def members(self) -> dict[str, type[T]]:
@@ -92,7 +90,7 @@ class Registry(Generic[T]):
         return {key: self.get(key) for key in self.keys()}
 
     def key_of(self, member: type[T]) -> str:
-        """The key of a registered class: its file's stem, or a reference for outside members."""
+        """The key of a registered class: its file's stem."""
         return member.__module__.rpartition(".")[2]
 
     def _member(self, module: ModuleType) -> type[T]:
@@ -109,13 +107,39 @@ class Registry(Generic[T]):
             raise ValueError(f"{module.__name__} must define one public {self.base.__name__}, found {len(own)}")
         return own[0]
 
-    def _checked(self, member: Any, key: str) -> type[T]:
-        if not (inspect.isclass(member) and issubclass(member, self.base)):
-            raise UserError(f"{key} is not a {self.base.__name__}: derive the class from {self.base.__module__}")
-        if inspect.isabstract(member):
-            missing = ", ".join(sorted(getattr(member, "__abstractmethods__", ())))
-            raise UserError(f"{key} lacks {missing} of the {self.base.__name__} contract")
-        return member
+
+def checked(member: Any, base: type[T], key: str) -> type[T]:
+    """`member` as a class of `base`; `UserError` says what it lacks of that contract."""
+    if not (inspect.isclass(member) and issubclass(member, base)):
+        raise UserError(f"{key} is not a {base.__name__}: derive the class from {base.__module__}")
+    if inspect.isabstract(member):
+        missing = ", ".join(sorted(getattr(member, "__abstractmethods__", ())))
+        raise UserError(f"{key} lacks {missing} of the {base.__name__} contract")
+    if "paper" in inspect.get_annotations(base) and not isinstance(getattr(member, "paper", None), Paper):
+        raise UserError(f"{key} names no paper: give the class paper = Paper('ours', 'what it is')")
+    return member
+
+
+def construct(label: str, member: Callable[..., T], *arguments: Any, **options: Any) -> T:
+    """`member(*arguments, **options)`; what it refuses is the user's error, told under `label`."""
+    try:
+        return member(*arguments, **options)
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{label}: {' '.join(str(error).split())}") from error
+
+
+def installed(name: str) -> dict[str, EntryPoint]:
+    """Members that installed packages add to the registry `name`, by key."""
+    return {point.name: point for point in entry_points(group=f"motif.{name}")}
+
+
+def _loaded(point: EntryPoint) -> Any:
+    try:
+        return point.load()
+    except Exception as error:
+        raise UserError(f"installed member {point.name} = {point.value}: {type(error).__name__}: {error}") from error
 
 
 def is_file_reference(key: str) -> bool:

@@ -85,12 +85,10 @@ class Reader(ABC):
 class MetricContext:
     """What metrics may use beside samples and reference.
 
-    holdout: real objects that are not in the reference, for the floor that real data reach.
     lengths: smallest and largest legal length. constraints: the hard rules asked for.
     """
 
     seed: int = 0
-    holdout: Sequence[Any] = ()
     lengths: tuple[int, int] | None = None
     constraints: Sequence[Constraint] = field(default=())
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.resources
 import json
-from collections.abc import Mapping, Sequence
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,17 @@ from core.backbones.mixers import registry as mixers
 from core.decoding import registry as samplers
 from core.errors import UserError
 from core.guidance.guides import registry as guides
+from core.guidance.items import parse_item
 from core.processes import registry as processes
 from core.processes.schedules import registry as schedules
 from core.processes.transitions import registry as transitions
-from core.registry import Paper, Registry
-from domains.tasks import DOMAINS, default_task
-from pipelines.data_sets import data_folder
+from core.registry import Paper, Registry, did_you_mean
+from domains.tasks import DOMAINS, Task, default_task
+from pipelines.compose import configurations
+from pipelines.data_sets import data_folder, located
 from pipelines.run import read_run
 
+_REPEATED = ("prepare", "train", "generate", "evaluate")
 CORE = (processes, transitions, schedules, mixers, samplers, guides)
 
 
@@ -55,38 +60,54 @@ def _described(paper: Paper) -> dict[str, str]:
     return {key: value for key, value in parts.items() if value}
 
 
-def citations(run: Path) -> list[str]:
-    """The papers behind a run, one line each."""
-    config = read_run(run)
-    sources: list[tuple[str, Paper]] = []
-    sources += _from_checkpoint(config)
-    task = default_task(config["domain"])
-    for key, registry in (("objectives", task.objectives), ("constraints", task.constraints)):
-        for item in config.get(key) or []:
-            name = str(item).split(":")[0].split("@")[0]
-            sources.append((name, registry.get(name).paper))
-    return [f"{name}: {_line(paper)}" for name, paper in sources]
+def bibliography(run: Path) -> str:
+    """The papers of every member that a run used, as BibTeX, each paper once."""
+    uses: dict[str, tuple[Paper, list[str]]] = {}
+    for role, name, paper in _used(read_run(run)):
+        own = f"arxiv_{paper.arxiv}" if paper.arxiv else f"motif_{name}"
+        key = re.sub(r"[^a-zA-Z0-9]+", "_", own if paper.key == "ours" else paper.key)
+        note = f"{role} {name}" + (f", with deviations: {paper.deviations}" if paper.deviations else "")
+        notes = uses.setdefault(key, (paper, []))[1]
+        notes += [note] if note not in notes else []
+    return "\n\n".join(_entry(key, paper, notes) for key, (paper, notes) in uses.items())
 
 
-def _from_checkpoint(config: Mapping[str, Any]) -> list[tuple[str, Paper]]:
-    if "process" in config:
-        model = config
-    elif config["verb"] in ("generate", "evaluate"):
+def _entry(key: str, paper: Paper, notes: Sequence[str]) -> str:
+    fields = {"title": f"{{{_escaped(paper.title)}}}"}
+    if paper.arxiv:
+        fields |= {"eprint": paper.arxiv, "archivePrefix": "arXiv"}
+    fields["note"] = _escaped("; ".join(notes))
+    return "\n".join([f"@misc{{{key},", *(f"  {name} = {{{value}}}," for name, value in fields.items()), "}"])
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([&%$#_{}])", r"\\\1", text)
+
+
+def _used(config: Mapping[str, Any]) -> Iterator[tuple[str, str, Paper]]:
+    """Role, key and paper of every member that a run of this configuration used."""
+    verb, task = config["verb"], Task.load(config["domain"], config["task"]["name"])
+    model = config if verb == "train" else None
+    if verb in ("generate", "evaluate"):
         from core.training.checkpoint import read_config
+        from pipelines.load import references
 
-        task = default_task(config["domain"])
-        model = read_config(Path(config.get("checkpoint") or task.pretrained_folder))
-    else:
-        return []
-    found = [(model["process"]["name"], processes.get(model["process"]["name"]).paper)]
-    for layer in model["model"]["pattern"]:
-        found.append((layer["name"], mixers.get(layer["name"]).paper))
-    return found
+        model = read_config(Path(config["checkpoint"] or task.pretrained_folder), *references(config))
+    found = [(task.package("tokenizers").registry, task.tokenizer["name"])]
+    if model is not None:
+        found.append((processes, model["process"]["name"]))
+        found += [(schedules, model["process"]["schedule"]["name"])] if "schedule" in model["process"] else []
+        found += [(mixers, layer["name"]) for layer in model["model"]["pattern"]]
+        if verb == "generate":
+            from pipelines.generate import sampler_name
 
-
-def _line(paper: Paper) -> str:
-    text = paper.title + (f", arXiv {paper.arxiv}" if paper.arxiv else "")
-    return text + (f" ({paper.deviations})" if paper.deviations else "")
+            found.append((samplers, sampler_name(config, processes.get(model["process"]["name"]))))
+    for key, registry in (("objectives", task.objectives), ("constraints", task.constraints)):
+        found += [(registry, parse_item(item).name) for item in config.get(key) or []]
+    if verb in ("generate", "evaluate"):
+        found += [(task.package("metrics").registry, name) for name in task.metrics]
+    for registry, name in found:
+        yield registry.name, name, registry.get(name).paper
 
 
 def data_sets() -> list[dict[str, Any]]:
@@ -99,22 +120,32 @@ def data_sets() -> list[dict[str, Any]]:
     return found
 
 
-def data_get(name: str) -> str:
-    """Where a named set lies, or how to obtain it: no set here has a single downloadable file."""
-    for entry in data_sets():
-        if entry["name"] == name:
-            place = data_folder() / entry["path"]
-            if entry["present"]:
-                return f"{name}: present, {place}"
-            raise UserError(f"{name}: put the file of {entry['upstream']} at {place} (sha256 {entry['sha256']})")
-    raise UserError(f"unknown data set {name!r}: known are {', '.join(e['name'] for e in data_sets())}")
+def data_get(name: str) -> Path:
+    """Where a named set lies; what is not there is told with how to obtain it, as no set is a single download."""
+    known = {entry["name"]: entry for entry in data_sets()}
+    if name not in known:
+        raise UserError(f"unknown data set {name!r}{did_you_mean(name, tuple(known))}")
+    entry = known[name]
+    if not entry["present"]:
+        place = data_folder() / entry["path"]
+        raise UserError(
+            f"{name} ({entry['licence']}): make the file from {entry['upstream']} "
+            f"and put it at {place}, sha256 {entry['sha256']}"
+        )
+    return located(entry)
 
 
-def rerun_words(run: Path, out: str | None) -> tuple[str, dict[str, Any]]:
-    """The verb and configuration that repeat a run, into `out`."""
+def repetition(run: Path, out: str | None) -> tuple[str, dict[str, Any]]:
+    """The verb and configuration that repeat a run, into `out` or beside the run."""
     config = read_run(run)
     verb = config.pop("verb")
+    if verb not in _REPEATED:
+        raise UserError(f"{run}: verb {verb!r} is none of {', '.join(_REPEATED)}")
+    missing = set(configurations(verb, [])[0]) - {"command"} - set(config)
+    if missing:
+        raise UserError(f"{run / 'config.yaml'}: key {min(missing)} is missing, the run is of another version")
     config["out"] = out or f"{config['out']}-rerun"
+    config["command"] = shlex.join(["motif", "rerun", str(run), f"out={config['out']}"])
     return verb, config
 
 

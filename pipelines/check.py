@@ -3,49 +3,73 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+import itertools
+import random
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from scipy.stats import chisquare
+from torch import Tensor
 
 from core.backbones.mixers.base import SequenceMixer
 from core.data.layout import Layout
 from core.data.mask import MaskSpec
 from core.data.noise import Noise, Purpose
+from core.data.packing import pack, packed_layout, unpack
 from core.data.sequence_batch import SequenceBatch
 from core.decoding.stepwise import Stepwise
 from core.errors import UserError
 from core.guidance.constraint_set import ConstraintSet
-from core.guidance.constraints.base import Constraint
+from core.guidance.constraints.base import Constraint, Projection
+from core.guidance.items import parse_item
 from core.guidance.objectives.base import Objective
 from core.processes.base import Process
-from core.registry import is_file_reference, load_reference
-from core.tokenizers.base import Vocabulary
+from core.registry import Paper, is_file_reference, load_reference
+from core.tokenizers.base import Tokenizer, Vocabulary
 from domains.tasks import default_task
 from pipelines.catalogue import registries
 
 _SAMPLES = ("ACDEFGHIK", "KKLLKKLLKK", "GIGKFLHSAKKFGKAFVGEIMNS", "NGNGNG", "WWWW")
+_LONGEST = 24  # of the sequences that a constraint is tried on
+_WIDTH = 16
+_TOLERANCE = 1e-9
+_LEAST_P = 1e-5
 
 
 def check(name: str) -> Iterator[str]:
-    """One line a law; raises `UserError` at the first that fails."""
-    member = _resolve(name)
-    laws: dict[type, Callable[[Any], Iterator[str]]] = {
+    """One line a law; raises `UserError` at the first that fails.
+
+    `name` is `path/to/file.py:Class` or a registered key, with arguments as in a list of items.
+    """
+    item = parse_item(name)
+    member = _resolve(item.name)
+    laws: dict[type, Callable[..., Iterator[str]]] = {
         Objective: _objective,
         Constraint: _constraint,
         SequenceMixer: _mixer,
         Process: _process,
+        Tokenizer: _tokenizer,
     }
-    for base, run in laws.items():
-        if inspect.isclass(member) and issubclass(member, base):
-            if not hasattr(member, "paper"):
-                raise UserError(f"{name}: names no paper")
-            yield f"{name}: a {base.__name__}"
-            yield from run(member)
-            yield "all laws hold"
-            return
-    raise UserError(f"{name}: derives from none of {', '.join(base.__name__ for base in laws)}")
+    base = next((base for base in laws if inspect.isclass(member) and issubclass(member, base)), None)
+    if base is None:
+        raise UserError(f"{name}: derives from none of {', '.join(base.__name__ for base in laws)}")
+    missing = ", ".join(sorted(getattr(member, "__abstractmethods__", ())))
+    if missing:
+        raise UserError(f"{name} lacks {missing} of the {base.__name__} contract")
+    if not isinstance(getattr(member, "paper", None), Paper):
+        raise UserError(f"{name} names no paper: give the class paper = Paper('ours', 'what it is')")
+    yield f"{name}: a {base.__name__}"
+    try:
+        yield from laws[base](member, *item.arguments)
+    except UserError:
+        raise
+    except Exception as error:
+        # The member's own code failed, whatever it raised.
+        raise UserError(f"{name}: {type(error).__name__}: {error}") from error
+    yield "all laws hold"
 
 
 def _resolve(name: str) -> Any:
@@ -63,67 +87,212 @@ def _require(holds: bool, law: str) -> str:
     return f"ok  {law}"
 
 
-def _objective(member: type[Objective]) -> Iterator[str]:
-    objective = member()
+def _objective(member: type[Objective], *arguments: str) -> Iterator[str]:
+    objective = member(*arguments)
     scores = np.asarray(objective.score(_SAMPLES), dtype=float)
     yield _require(scores.shape == (len(_SAMPLES),), "score gives one number a sequence")
     again = np.asarray(objective.score(_SAMPLES), dtype=float)
     yield _require(np.array_equal(scores, again, equal_nan=True), "the same sequences score the same")
     alone = np.concatenate([np.asarray(objective.score([s]), dtype=float) for s in _SAMPLES])
     yield _require(np.allclose(scores, alone, equal_nan=True), "a score does not depend on the batch")
+    stated = member.direction in ("max", "min") and bool(member.source) and member.unit is not None
+    yield _require(stated, "direction, unit and source are stated")
 
 
-def _constraint(member: type[Constraint]) -> Iterator[str]:
-    rule = member()
-    tokenizer = default_task("bio").make_tokenizer()
-    constraints = ConstraintSet([rule], tokenizer, range(1, 13))
-    length = constraints.feasible_lengths[-1]
-    uniform = Noise.start(0, torch.arange(64)).uniform(length, Purpose.TOKEN)
-    weights = torch.zeros(64, length, tokenizer.vocabulary.size)
-    free = torch.full((64, length), -1)
-    rows = constraints.draw(weights, torch.full((64,), length), uniform, free)
-    values = [tokenizer.decode(row.tolist()) for row in rows]
-    yield _require(all(rule.check(value) for value in values), "whatever the automaton lets through passes check")
+def _constraint(member: type[Constraint], *arguments: str) -> Iterator[str]:
+    rule = member(*arguments)
     yield _require(bool(rule.name), "it has a name")
+    if isinstance(rule, Projection):
+        points = torch.randn(8, 6, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        nearest = rule.project(points)
+        yield _require(torch.allclose(rule.project(nearest), nearest), "what obeys is not moved")
+        return
+    tokenizer = default_task("bio").make_tokenizer()
+    constraints = ConstraintSet([rule], tokenizer, range(1, _LONGEST + 1))
+    (bound,) = constraints.constraints
+    drawn = _drawn(constraints, tokenizer.vocabulary.size)
+    passing = all(bound.check(tokenizer.decode(row)) for row in drawn)
+    yield _require(passing, "whatever the automaton lets through passes check")
+    for row in _tried(drawn, tokenizer.vocabulary.size):
+        accepted = bool(constraints.feasible(torch.tensor([row]), torch.tensor([len(row)])))
+        if accepted != bound.check(tokenizer.decode(row)):
+            side = "lets through" if accepted else "refuses"
+            raise UserError(
+                f"law broken: compile and check agree; the automaton {side} {tokenizer.decode(row)}, check does not"
+            )
+    yield "ok  compile and check agree"
+
+
+def _drawn(constraints: ConstraintSet, letters: int) -> list[list[int]]:
+    """A few sequences of every length that the constraint allows."""
+    rows = []
+    for length in constraints.feasible_lengths:
+        uniform = Noise.start(0, torch.arange(8) + 8 * length).uniform(length, Purpose.TOKEN)
+        laws, free = torch.zeros(8, length, letters), torch.full((8, length), -1)
+        rows += constraints.draw(laws, torch.full((8,), length), uniform, free).tolist()
+    return rows
+
+
+def _tried(drawn: Sequence[Sequence[int]], letters: int) -> Iterator[list[int]]:
+    """Sequences on both sides of a rule: all pairs, random ones, and drawn ones with one letter changed."""
+    yield from ([*pair] for length in (1, 2) for pair in itertools.product(range(letters), repeat=length))
+    source = random.Random(0)
+    for row in drawn:
+        yield [source.randrange(letters) for _ in row]
+        changed = [*row]
+        changed[source.randrange(len(row))] = source.randrange(letters)
+        yield changed
 
 
 def _mixer(member: type[SequenceMixer]) -> Iterator[str]:
-    torch.manual_seed(0)
-    mode = "full" if "full" in member.capabilities.masks else "causal"
-    mixer = member(16, MaskSpec(mode)).double().eval()
-    h = torch.randn(3, 7, 16, dtype=torch.float64)
-    lengths = torch.tensor([7, 4, 1])
-    layout = Layout.padded(lengths, 7, MaskSpec(mode))
+    masks = [mask for mask in (MaskSpec("causal"), MaskSpec("full")) if mask.features <= member.capabilities.masks]
+    yield _require(bool(masks), "it honours the causal or the full mask")
+    for mask in masks:
+        mixer, mode = _random_mixer(member, mask), mask.mode
+        layout = Layout.padded(torch.tensor([7, 0, 1, 4]), 9, mixer.mask)
+        h = torch.randn(4, 9, _WIDTH, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+        y, _ = mixer(h, layout)
+        yield _require(y.shape == h.shape, f"{mode}: forward keeps the shape")
+        yield _require(not bool(y[~layout.valid].any()), f"{mode}: rows of padding come back as zeros")
+        dirty, _ = mixer(h.masked_fill(~layout.valid[..., None], torch.nan), layout)
+        yield _require(_near(y, dirty), f"{mode}: what stands in padding does not matter")
+        for row, length in enumerate(layout.lengths.tolist()):
+            part = Layout.padded(layout.lengths[row : row + 1], length, mixer.mask)
+            _require(_near(mixer(h[row : row + 1, :length], part)[0][0], y[row, :length]), "a sequence mixes alone")
+        yield f"ok  {mode}: a sequence mixes the same alone and in a batch"
+        if member.capabilities.packed:
+            dense = packed_layout(layout, int(layout.lengths.sum()) + 2)
+            together, _ = mixer(pack(h, layout, dense.shape[1]), dense)
+            yield _require(_near(unpack(together, dense, 9), y), f"{mode}: packed is padded")
+        yield _require(_sees_only_its_mask(mixer, h, layout), f"{mode}: no gradient reaches what the mask hides")
+    if member.capabilities.state != "none" and MaskSpec("causal") in masks:
+        yield from _decoding(_random_mixer(member, MaskSpec("causal")))
+
+
+def _random_mixer(member: type[SequenceMixer], mask: MaskSpec) -> SequenceMixer:
+    source = torch.Generator().manual_seed(0)
+    mixer = member(_WIDTH, mask).double().eval()
+    with torch.no_grad():
+        for parameter in mixer.parameters():
+            parameter.copy_(0.5 * torch.randn(parameter.shape, dtype=parameter.dtype, generator=source))
+    return mixer
+
+
+def _near(one: Tensor, other: Tensor) -> bool:
+    return torch.allclose(one, other, rtol=_TOLERANCE, atol=_TOLERANCE)
+
+
+def _sees_only_its_mask(mixer: SequenceMixer, h: Float[Tensor, "B L D"], layout: Layout) -> bool:
+    visible = mixer.mask.dense(layout)
+    h = h.clone().requires_grad_()
     y, _ = mixer(h, layout)
-    yield _require(y.shape == h.shape, "forward keeps the shape")
-    for row, length in enumerate(lengths.tolist()):
-        alone, _ = mixer(h[row : row + 1, :length], Layout.padded(lengths[row : row + 1], length, MaskSpec(mode)))
-        if not torch.allclose(alone[0], y[row, :length], atol=1e-10):
-            raise UserError("law broken: a sequence mixes the same alone and in a batch")
-    yield "ok  a sequence mixes the same alone and in a batch"
-    if "causal" in member.capabilities.masks:
-        causal = member(16, MaskSpec("causal")).double().eval()
-        changed = h.clone()
-        changed[:, -1] += 1
-        spec = Layout.padded(torch.full((3,), 7), 7, MaskSpec("causal"))
-        same = torch.equal(causal(h, spec)[0][:, :-1], causal(changed, spec)[0][:, :-1])
-        yield _require(same, "a causal mixer never sees the future")
+    for query in range(layout.shape[1]):
+        (gradient,) = torch.autograd.grad(y[:, query].sum(), h, retain_graph=True)
+        if bool((gradient.ne(0).any(-1) & ~visible[:, query]).any()):
+            return False
+    return True
+
+
+def _decoding(mixer: SequenceMixer) -> Iterator[str]:
+    h = torch.randn(3, 9, _WIDTH, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    whole, _ = mixer(h, Layout.padded(torch.full((3,), 9), 9, mixer.mask))
+    state = mixer.init_state(3)
+    outputs = []
+    for place in range(9):
+        y, state = mixer.step(h[:, place], state)
+        outputs.append(y)
+    yield _require(_near(torch.stack(outputs, 1), whole), "step by step is parallel")
+    first, state = mixer(h[:, :5], Layout.padded(torch.full((3,), 5), 5, mixer.mask), keep="last")
+    second, _ = mixer(h[:, 5:], Layout.padded(torch.full((3,), 4), 4, mixer.mask), state)
+    yield _require(_near(torch.cat([first, second], 1), whole), "chunked is parallel")
+    assert state is not None
+    order = torch.tensor([2, 0, 0])
+    chosen, _ = mixer.step(h[order, 5], state.select(order))
+    yield _require(_near(chosen, whole[order, 5]), "a state's rows stand alone")
+
+
+class _Neighbours:
+    """A network that answers from a token and its neighbours, as far as the process lets it look."""
+
+    def __init__(self, process: Process) -> None:
+        source = torch.Generator().manual_seed(3)
+        self.ahead = process.attends.mode == "full"
+        shape = (3, process.vocabulary.total + 1, process.outputs)
+        self.table = torch.randn(shape, dtype=torch.float64, generator=source)
+
+    def __call__(self, batch: SequenceBatch, time: Tensor | None) -> Float[Tensor, "B S V"]:
+        nothing = self.table.shape[1] - 1
+        tokens = torch.where(batch.layout.valid, batch.tokens, nothing)
+        edge = torch.full_like(tokens[:, :1], nothing)
+        before, after = torch.cat([edge, tokens], 1)[:, :-1], torch.cat([tokens, edge], 1)[:, 1:]
+        logits = self.table[0][tokens] + self.table[1][before]
+        return logits + self.table[2][after] if self.ahead else logits
 
 
 def _process(member: type[Process]) -> Iterator[str]:
-    process: Process = member(Vocabulary(3))
-    data = SequenceBatch(torch.tensor([[0, 1, 2], [2, 0, 0]]), Layout.padded(torch.tensor([3, 1]), 3))
-    noise = Noise.start(0, torch.arange(2))
-
-    def network(batch: SequenceBatch, time: Any) -> torch.Tensor:
-        return torch.zeros(*batch.tokens.flatten(1).shape, process.outputs)
-
-    loss = process.loss(network, data, noise)
+    process = member(Vocabulary(2))
+    lengths = range(1, 5)
+    process.fit(torch.tensor([*lengths]))
+    rows = [list(row) for n in lengths for row in itertools.product(range(2), repeat=n)]
+    tokens = torch.tensor([row + [0] * (lengths[-1] - len(row)) for row in rows])
+    every = SequenceBatch(tokens, Layout.padded(torch.tensor([len(row) for row in rows]), lengths[-1]))
+    network, noise = _Neighbours(process), Noise.start(0, torch.arange(len(rows)))
+    loss = process.loss(network, every, noise)
     yield _require(bool(torch.isfinite(loss.mean())), "the loss is finite")
-    first = process.likelihood(network, data, noise, 8).nll
-    second = process.likelihood(network, data, noise, 8).nll
-    yield _require(torch.equal(first, second), "the same noise gives the same likelihood")
-    start = process.prior(process.lengths(noise, (1, 2, 3)), noise)
-    samples = Stepwise(4).sample(process, network, start, noise)
-    inside = all(bool(((0 <= row) & (row < 3)).all()) for row in samples.tokens)
+    yield _require(
+        torch.equal(loss.values, process.loss(network, every, noise).values), "the same noise, the same loss"
+    )
+    result = process.likelihood(network, every, noise, 64)
+    some = torch.tensor([len(rows) - 1, 0])
+    few = process.likelihood(network, every.select(some), noise.select(some), 64)
+    yield _require(_near(few.nll, result.nll[some]), "a likelihood does not depend on the batch")
+    mass = (-result.nll).exp()
+    slack = 5 * float((mass * result.error).square().sum().sqrt()) + 1e-6
+    yield _require(float(mass.sum()) <= 1 + slack, "likelihoods of all sequences sum to 1 at most")
+    yield from _process_samples(process, network, rows, mass if result.kind == "exact" else None)
+
+
+def _process_samples(
+    process: Process, network: _Neighbours, rows: list[list[int]], mass: Float[Tensor, " N"] | None
+) -> Iterator[str]:
+    """Laws of what a process draws; `mass` are the probabilities of `rows`, where they are exact."""
+    noise = Noise.start(1, torch.arange(4000))
+    start = process.prior(process.lengths(noise, (1, 2, 3, 4)), noise)
+    samples = [row.tolist() for row in Stepwise(8).sample(process, network, start, noise).tokens]
+    inside = all(0 <= token < process.vocabulary.size for row in samples for token in row)
     yield _require(inside, "samples hold data tokens only")
+    few = torch.tensor([17, 3])
+    alone = Stepwise(8).sample(process, network, start.select(few), noise.select(few))
+    yield _require([row.tolist() for row in alone.tokens] == [samples[17], samples[3]], "a draw ignores its batch")
+    if start.tokens.shape[1]:
+        tokens, fixed = start.tokens.clone(), torch.zeros_like(start.tokens, dtype=torch.bool)
+        tokens[:, 0], fixed[:, 0] = 1, True
+        held = Stepwise(8).sample(process, network, SequenceBatch(tokens, start.layout, fixed=fixed), noise)
+        yield _require(all(int(row[0]) == 1 for row in held.tokens), "fixed sites never move")
+    if mass is not None:
+        counts = np.array([samples.count(row) for row in rows], dtype=float)
+        expected = (mass / mass.sum()).numpy() * counts.sum()
+        # Few draws of a sequence say little: rare ones count together.
+        rare = expected < 10
+        counts = np.append(counts[~rare], counts[rare].sum())
+        expected = np.append(expected[~rare], expected[rare].sum())
+        known = expected > 0
+        holds = not counts[~known].any() and float(chisquare(counts[known], expected[known]).pvalue) > _LEAST_P
+        yield _require(holds, "sequences are drawn as often as their likelihood says")
+
+
+def _tokenizer(member: type[Tokenizer[Any]]) -> Iterator[str]:
+    tokenizer, source = member(), random.Random(0)
+    size = tokenizer.vocabulary.size
+    yield _require(len(tokenizer.letters) == size, "every data token has a written form")
+    for _ in range(200):
+        ids = [source.randrange(size) for _ in range(source.randrange(1, 30))]
+        value = tokenizer.decode(ids)
+        _require(tokenizer.decode(tokenizer.encode(value)) == value, "decode(encode(x)) is x")
+    yield "ok  decode(encode(x)) is x"
+    for _ in range(200):
+        try:
+            tokenizer.decode([source.randrange(-3, size + 9) for _ in range(5)])
+        except UserError:
+            continue
+    yield "ok  arbitrary ids decode or are refused"

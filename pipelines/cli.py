@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import importlib.util
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from core.errors import UserError
+from typing import Any, NoReturn
 
 RUNS = ("prepare", "train", "generate", "evaluate")
 _USAGE = f"""usage: motif VERB key=value ... [--multirun] [--help]
@@ -19,7 +20,7 @@ verbs
   generate  a checkpoint -> sequences under objectives and constraints
   evaluate  a model's likelihood, or a file of sequences, against real data
   list      tasks and members of every registry [--json]
-  cite      the papers behind a run: motif cite runs/p1
+  cite      the papers behind a run, as BibTeX: motif cite runs/p1
   data      named data sets: motif data list, motif data get NAME
   check     the laws of a member of your own: motif check ./mine.py:Mine
   rerun     repeat a run: motif rerun runs/p1 [out=...]
@@ -28,45 +29,70 @@ verbs
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong, as every verb does."""
+
+    def error(self, message: str) -> NoReturn:
+        from core.errors import UserError
+
+        raise UserError(f"{message}; {self.prog} --help tells more")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 2 where the user's input is at fault."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        if not words or words[0] in ("-h", "--help"):
-            print(_USAGE, end="")
-            return 0
-        _refuse_shadows()
-        verb, rest = words[0], words[1:]
-        if verb in RUNS:
-            return _run(verb, rest)
-        commands: dict[str, Callable[[list[str]], int]] = {
-            "list": _list,
-            "cite": _cite,
-            "data": _data,
-            "check": _check,
-            "rerun": _rerun,
-        }
-        if verb not in commands:
-            from core.registry import did_you_mean
-
-            raise UserError(f"unknown verb {verb!r}{did_you_mean(verb, (*RUNS, *commands))}")
-        return commands[verb](rest)
-    except UserError as error:
-        print(f"motif: {error}", file=sys.stderr)
+    shadow = _shadow()
+    if shadow is not None:
+        print(f"motif: {shadow}", file=sys.stderr)
         return 2
+    from core.errors import UserError
+
+    try:
+        return _dispatch(words)
+    except UserError as error:
+        print(f"motif: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # Whoever read the output has seen enough.
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")
+        return 0
     except KeyboardInterrupt:
         print("motif: stopped; the same command goes on from here", file=sys.stderr)
         return 130
 
 
-def _refuse_shadows() -> None:
-    """A user's own package of our names would be imported in place of ours."""
+def _shadow() -> str | None:
+    """What is wrong if a user's own module of our names would be imported in place of ours."""
     home = Path(__file__).resolve().parent.parent
     for name in ("core", "domains", "kernels", "configs"):
-        module = __import__(name)
-        place = Path(next(iter(module.__path__))).resolve().parent
-        if place != home:
-            raise UserError(f"{place / name} shadows Motif's package {name}: run from another folder")
+        spec = importlib.util.find_spec(name)
+        places = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or [])]
+        for place in (Path(place).resolve() for place in places if place):
+            if home not in place.parents:
+                return f"{place} shadows Motif's package {name}: rename it, or run from another folder"
+    return None
+
+
+def _dispatch(words: list[str]) -> int:
+    from core.errors import UserError
+    from core.registry import did_you_mean
+
+    if not words or words[0] in ("-h", "--help"):
+        print(_USAGE, end="")
+        return 0
+    verb, rest = words[0], words[1:]
+    if verb in RUNS:
+        return _run(verb, rest)
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "list": _list,
+        "cite": _cite,
+        "data": _data,
+        "check": _check,
+        "rerun": _rerun,
+    }
+    if verb not in commands:
+        raise UserError(f"unknown verb {verb!r}{did_you_mean(verb, (*RUNS, *commands))}")
+    return commands[verb](rest)
 
 
 def _run(verb: str, rest: list[str]) -> int:
@@ -78,22 +104,21 @@ def _run(verb: str, rest: list[str]) -> int:
     multirun = "--multirun" in rest or "-m" in rest
     words = [word for word in rest if word not in ("--multirun", "-m")]
     for config in configurations(verb, words, multirun):
-        print(_perform(verb, config))
+        _perform(verb, config)
     return 0
 
 
-def _perform(verb: str, config: Mapping[str, Any]) -> str:
-    """Run one verb and say where the result is."""
-    from importlib import import_module
+def _perform(verb: str, config: Mapping[str, Any]) -> None:
+    from pipelines.summary import lines
 
-    getattr(import_module(f"pipelines.{verb}"), verb)(config)
-    return f"{verb}: {config['out']}"
+    getattr(importlib.import_module(f"pipelines.{verb}"), verb)(config)
+    print("\n".join([*lines(Path(config["out"])), f"{verb}: {config['out']}"]))
 
 
 def _list(rest: list[str]) -> int:
     from pipelines.catalogue import as_json, as_text, listing
 
-    parser = argparse.ArgumentParser("motif list")
+    parser = _Parser("motif list")
     parser.add_argument("--json", action="store_true", help="machine-readable")
     options = parser.parse_args(rest)
     print(as_json(listing()) if options.json else as_text(listing()))
@@ -101,24 +126,24 @@ def _list(rest: list[str]) -> int:
 
 
 def _cite(rest: list[str]) -> int:
-    from pipelines.catalogue import citations
+    from pipelines.catalogue import bibliography
 
-    parser = argparse.ArgumentParser("motif cite")
+    parser = _Parser("motif cite")
     parser.add_argument("run", type=Path, help="folder of a run")
-    print("\n".join(citations(parser.parse_args(rest).run)))
+    print(bibliography(parser.parse_args(rest).run))
     return 0
 
 
 def _data(rest: list[str]) -> int:
     from pipelines.catalogue import data_get, data_sets
 
-    parser = argparse.ArgumentParser("motif data")
+    parser = _Parser("motif data")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="the named sets")
     commands.add_parser("get", help="where a set is, or how to obtain it").add_argument("name")
     options = parser.parse_args(rest)
     if options.command == "get":
-        print(data_get(options.name))
+        print(f"{options.name}: {data_get(options.name)}")
     else:
         for entry in data_sets():
             state = "present" if entry["present"] else "missing"
@@ -129,22 +154,21 @@ def _data(rest: list[str]) -> int:
 def _check(rest: list[str]) -> int:
     from pipelines.check import check
 
-    parser = argparse.ArgumentParser("motif check")
-    parser.add_argument("member", help="path/to/file.py:Class, or the key of an installed member")
+    parser = _Parser("motif check")
+    parser.add_argument("member", help="path/to/file.py:Class, or the key of an installed member, with its arguments")
     for line in check(parser.parse_args(rest).member):
         print(line)
     return 0
 
 
 def _rerun(rest: list[str]) -> int:
-    from pipelines.catalogue import rerun_words
+    from pipelines.catalogue import repetition
 
-    parser = argparse.ArgumentParser("motif rerun")
+    parser = _Parser("motif rerun")
     parser.add_argument("run", type=Path, help="folder of a run")
     parser.add_argument("out", nargs="?", help="out=FOLDER of the repetition")
     options = parser.parse_args(rest)
-    verb, config = rerun_words(options.run, options.out and options.out.removeprefix("out="))
-    print(_perform(verb, config))
+    _perform(*repetition(options.run, options.out and options.out.removeprefix("out=")))
     return 0
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import re
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,46 +14,77 @@ from typing import Any
 import yaml
 from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from core.errors import UserError
 from core.guidance.items import split_list
-from core.registry import is_file_reference
+from core.registry import did_you_mean, installed, is_file_reference
+
+_KEY = re.compile(r"(?P<indent> *)(?P<name>[\w@.]+):(?: +(?P<value>.*))?$")
+_UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'")
+# What torch, numpy and the noise all take.
+_SEEDS = range(1 << 32)
 
 # Values of these keys are the user's text: Hydra must not read them as its own grammar.
-TEXT_KEYS = frozenset("question input checkpoint db data.path out mask objectives constraints columns".split())
+TEXT_KEYS = frozenset("question input checkpoint db data.path out mask objectives constraints columns reader".split())
 LIST_KEYS = frozenset({"objectives", "constraints"})
-PLUGIN_GROUPS = frozenset({"process", "mixer", "sampler", "guide"})
+# Groups whose member may come from a file or an installed package, which has no YAML here.
+PLUGIN_GROUPS = ("process", "mixer", "sampler", "guide")
+
+
+@dataclass(frozen=True)
+class _Words:
+    """The words of one command, sorted by who reads them: Hydra, or nobody but us."""
+
+    plain: list[str]
+    texts: dict[str, str]
+    plugins: dict[str, str]
+    domain: str
+    task: str
+
+    def for_hydra(self, verb: str, job: Sequence[str]) -> list[str]:
+        """The overrides of one job; a member of the user's own takes no option of the default one."""
+        groups = tuple(f"{group}." for group in self.plugins)
+        removed = ["~process"] if verb == "train" and "process" in self.plugins else []
+        return [f"task={self.domain}/{self.task}", *removed, *(f"+{w}" if w.startswith(groups) else w for w in job)]
 
 
 def configurations(verb: str, words: Sequence[str], multirun: bool = False) -> list[dict[str, Any]]:
     """Every configuration that the words ask for: one, or the sweep's product.
 
-    Raises `UserError` for whatever Hydra or a value check finds, before anything is created.
+    Each holds the `command` that gives it alone. Raises `UserError` for whatever Hydra or a value
+    check finds, before anything is created.
     """
-    plain, texts, plugins, domain, task = _sort(words)
-    task = task or _default_task(domain)
-    plain.append(f"task={domain}/{task}")
     try:
-        jobs = _sweep(plain) if multirun else [plain]
-        configs = []
-        for number, job in enumerate(jobs):
-            config = _compose(verb, job)
-            config["domain"] = domain
-            for key, value in texts.items():
-                _assign(config, key, value)
-            for group, reference in plugins.items():
-                config[group] = (
-                    {**config.get(group, {}), "name": reference} if group != "process" else {"name": reference}
-                )
-            if multirun:
-                config["out"] = str(Path(config["out"]) / str(number))
-            configs.append(config)
+        asked = _sort(verb, words)
+        jobs = _sweep(asked.plain) if multirun else [asked.plain]
+        configs = [_configuration(verb, job, asked) for job in jobs]
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_first_line(error)) from error
+        raise UserError(_refusal(verb, error)) from error
+    except yaml.YAMLError as error:
+        raise UserError(f"a value is not readable: {_first_line(error)}") from error
+    for number, (config, job) in enumerate(zip(configs, jobs, strict=True)):
+        if multirun:
+            config["out"] = str(Path(config["out"]) / str(number))
+        config["command"] = _command(verb, job, asked, config["out"]) if multirun else _joined(verb, words)
     return configs
+
+
+def _configuration(verb: str, job: Sequence[str], asked: _Words) -> dict[str, Any]:
+    config = _compose(verb, asked.for_hydra(verb, job))
+    if not isinstance(config["seed"], int) or config["seed"] not in _SEEDS:
+        raise UserError(f"seed={config['seed']}: a whole number from 0 to {_SEEDS[-1]} is needed")
+    config["domain"] = asked.domain
+    for key, value in asked.texts.items():
+        _assign(config, key, value)
+    for group, name in asked.plugins.items():
+        config[group] = {"name": name, **(config.get(group) or {})}
+    mixer = config.pop("mixer", None) if verb == "train" else None
+    if mixer is not None:
+        config["model"]["pattern"] = [mixer]
+    return config
 
 
 def words_of(options: Mapping[str, Any]) -> list[str]:
@@ -67,21 +100,73 @@ def words_of(options: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def help_text(verb: str) -> str:
-    """Every key of a verb with the comment above it."""
-    lines = (resources.files("configs") / f"{verb}.yaml").read_text(encoding="utf-8").splitlines()
-    text, comment = [lines[0].lstrip("# "), ""], ""
-    for line in lines[1:]:
+@dataclass(frozen=True)
+class Key:
+    """One key of a YAML file: its dotted name, its value as written, the comment above it."""
+
+    name: str
+    value: str
+    comment: str
+
+
+def commented_keys(text: str) -> list[Key]:
+    """The keys of one of our YAML files outside its `defaults`, with the comment above each."""
+    found: list[Key] = []
+    path: list[str] = []
+    comment = ""
+    for line in text.splitlines():
         if line.lstrip().startswith("#"):
             comment = line.strip("# ")
-        elif ":" in line and not line.lstrip().startswith("-") and not line.startswith("defaults"):
-            text.append(f"  {line.rstrip():<28} {comment}")
-    groups = [line.split(":")[0].removeprefix("optional ").strip(" -") for line in lines if line.startswith("  - ")]
-    text += ["", "groups: " + ", ".join(g for g in (g.removeprefix("optional ") for g in groups) if g != "_self_")]
-    return "\n".join(text)
+            continue
+        match = _KEY.match(line)
+        if match is not None:
+            path = [*path[: len(match["indent"]) // 2], match["name"]]
+            if path[0] != "defaults":
+                found.append(Key(".".join(path), match["value"] or "", comment))
+        comment = ""
+    return found
 
 
-def _sort(words: Sequence[str]) -> tuple[list[str], dict[str, str], dict[str, str], str, str | None]:
+def help_text(verb: str) -> str:
+    """Every key of a verb, with its default and the comment above it, and the groups it composes."""
+    source = (_configs() / f"{verb}.yaml").read_text(encoding="utf-8")
+    lines = [source.splitlines()[0].strip("# "), "", "keys"]
+    lines += [_shown(key) for key in commented_keys(source) if key.value]
+    for entry in yaml.safe_load(source)["defaults"]:
+        for group, chosen in entry.items() if isinstance(entry, dict) else ():
+            lines += _group_help(group.removeprefix("optional "), chosen)
+    sweep = "--multirun runs every combination of values like n=1,2, each in a folder of its own below out="
+    return "\n".join([*lines, "", sweep])
+
+
+def _group_help(group: str, chosen: str | None) -> list[str]:
+    """The members of a group; their keys too, except where they are data and not choices."""
+    lines = ["", f"{group}=" + (f"{chosen} unless told" if chosen else "")]
+    for member in _members(group):
+        text = (_configs() / group / f"{member}.yaml").read_text(encoding="utf-8")
+        about = next(line.strip("# ") for line in text.splitlines() if not line.startswith("# @"))
+        lines.append(f"  {member}: {about}")
+        if group not in ("task", "data", "experiment"):
+            options = [key for key in commented_keys(text) if key.name != "name" and key.value and key.comment]
+            lines += ["  " + _shown(replace(key, name=f"{group}.{key.name}")) for key in options]
+    return lines
+
+
+def _shown(key: Key) -> str:
+    return f"  {key.name + '=' + key.value:<34} {key.comment}".rstrip()
+
+
+def _configs() -> Path:
+    return Path(str(resources.files("configs")))
+
+
+def _members(group: str) -> list[str]:
+    """The YAML files of a group, by the name that the command line gives them."""
+    folder = _configs() / group
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+
+
+def _sort(verb: str, words: Sequence[str]) -> _Words:
     plain: list[str] = []
     texts: dict[str, str] = {}
     plugins: dict[str, str] = {}
@@ -96,11 +181,24 @@ def _sort(words: Sequence[str]) -> tuple[list[str], dict[str, str], dict[str, st
             task = value
         elif key in TEXT_KEYS:
             texts[key] = value
-        elif key in PLUGIN_GROUPS and is_file_reference(value):
+        elif key.partition(".")[0] in LIST_KEYS:
+            raise UserError(f"unknown key {key!r}: write the whole list, as in {key.partition('.')[0]}=[a,b]")
+        elif key in PLUGIN_GROUPS and _is_foreign(verb, key, value):
             plugins[key] = value
         else:
             plain.append(word)
-    return plain, texts, plugins, domain, task
+    return _Words(plain, texts, plugins, domain, task or _default_task(domain))
+
+
+def _is_foreign(verb: str, group: str, value: str) -> bool:
+    """Whether a group's member is none of the YAML files: a file's class or an installed one.
+
+    A verb that opens a checkpoint takes its process and mixer from there, so the words only name
+    the files to trust.
+    """
+    if is_file_reference(value) or (verb in ("generate", "evaluate") and group in ("process", "mixer")):
+        return True
+    return value in installed(group) and value not in _members(group)
 
 
 def _default_task(domain: str) -> str:
@@ -119,9 +217,9 @@ def _assign(config: dict[str, Any], key: str, text: str) -> None:
     place[leaf] = split_list(text) if key in LIST_KEYS else None if text == "null" else text
 
 
-def _sweep(words: list[str]) -> list[list[str]]:
+def _sweep(words: Sequence[str]) -> list[list[str]]:
     choices = []
-    for override in OverridesParser.create().parse_overrides(words):
+    for override in OverridesParser.create().parse_overrides(list(words)):
         key = override.get_key_element()
         if override.is_sweep_override():
             choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
@@ -130,12 +228,26 @@ def _sweep(words: list[str]) -> list[list[str]]:
     return [list(job) for job in itertools.product(*choices)]
 
 
-def _compose(verb: str, words: list[str]) -> dict[str, Any]:
+def _compose(verb: str, words: Sequence[str]) -> dict[str, Any]:
     with initialize_config_module("configs", version_base="1.3"):
-        config = compose(verb, overrides=words)
-    plain = OmegaConf.to_container(config, resolve=True)
+        config = compose(verb, overrides=list(words))
+    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+def _refusal(verb: str, error: Exception) -> str:
+    """What Hydra refuses, with the nearest name where one is unknown."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.partition("/")
+        return f"unknown {group} {name!r}{did_you_mean(name, tuple(_members(group)))}"
+    key = _UNKNOWN_KEY.match(str(error))
+    if key is None:
+        several = ", or add --multirun to run each" if str(error).startswith("Ambiguous value") else ""
+        return _first_line(error) + several
+    source = (resources.files("configs") / f"{verb}.yaml").read_text(encoding="utf-8")
+    known = tuple(entry.name for entry in commented_keys(source))
+    return f"unknown key {key[1]!r}{did_you_mean(key[1], known)}"
 
 
 def _first_line(error: Exception) -> str:
@@ -143,8 +255,14 @@ def _first_line(error: Exception) -> str:
     return " ".join(lines[:2]) if lines else type(error).__name__
 
 
-def command(verb: str, words: Sequence[str]) -> str:
-    """The command line that gives this run again."""
+def _command(verb: str, job: Sequence[str], asked: _Words, out: str) -> str:
+    """The command that gives one job of a sweep again, alone."""
+    quoted = {**asked.plugins, **asked.texts, "out": out}
+    words = [f"domain={asked.domain}", f"task={asked.task}", *job]
+    return _joined(verb, [*words, *(f"{key}={value}" for key, value in quoted.items())])
+
+
+def _joined(verb: str, words: Sequence[str]) -> str:
     return shlex.join(["motif", verb, *words])
 
 

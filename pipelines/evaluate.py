@@ -1,14 +1,20 @@
-"""`motif evaluate`: a model's likelihood, or a user's own sequences, against real data."""
+"""`motif evaluate`: a model's likelihood and samples, or a user's own sequences, against real data."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from tqdm import tqdm
 
 from core.data.batch_loader import BatchLoader
 from core.data.noise import Noise
@@ -16,95 +22,204 @@ from core.data.shards import TokenShards
 from core.errors import UserError
 from core.evaluation.bootstrap import bootstrap_ratio
 from core.evaluation.ngram import NGram
-from core.guidance.constraints.base import violations
-from core.guidance.items import members, targets
+from core.guidance.constraint_set import ConstraintSet
+from core.guidance.items import rules, targets
 from core.guidance.objectives.base import Scoreboard
+from core.processes._length import refuse_long
 from core.processes.base import Likelihood
 from domains.tasks import Task
-from pipelines.load import Loaded, load
-from pipelines.present import present
+from pipelines.generate import DRAWN, Drawing
+from pipelines.load import Loaded, configured
+from pipelines.page import Page
+from pipelines.present import Outcome, Reference, measure, model_of, present, read_reference
+from pipelines.reading import read_records, write_skipped
 from pipelines.run import Run
 
 _BATCH_TOKENS = 8192
-_ORDERS = range(1, 7)
+_ORDERS = (1, 2, 3, 4, 5, 6, 8, 10)
+# Two-sided 95 % of a normal law.
+_NORMAL = 1.96
 
 
 def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Judge `input`, or the checkpoint's likelihood on the test split of `data.path`."""
+    """Judge `input`, or the checkpoint on the test split of `data`; the content of metrics.json."""
     task = Task.load(config["domain"], config["task"]["name"])
-    loaded = load(config["checkpoint"] or task.pretrained_folder)
     if config["input"]:
-        return _evaluate_file(config, task, loaded)
-    if not config["data"]["path"]:
-        raise UserError("evaluate needs input= (a file of sequences) or data.path= (a prepared folder)")
-    return _evaluate_likelihood(config, loaded)
+        return _evaluate_file(config, task)
+    _check_numbers(config)
+    loaded = configured(config, task)
+    with _prepared(config) as folder:
+        return _evaluate_model(config, task, loaded, folder)
 
 
-def _evaluate_file(config: Mapping[str, Any], task: Task, loaded: Loaded) -> dict[str, Any]:
-    report = task.package("readers").read(config["input"])
-    values = [record.value for record in report.records]
+def _check_numbers(config: Mapping[str, Any]) -> None:
+    for key, least in (("n", 0), ("batch_size", 1), ("points", 2)):
+        if not isinstance(config[key], int) or config[key] < least:
+            raise UserError(f"{key}={config[key]}: a whole number from {least} up is needed")
+
+
+def _evaluate_file(config: Mapping[str, Any], task: Task) -> dict[str, Any]:
+    """A user's sequences, every one of them; no model takes part."""
+    reading = read_records(task, Path(config["input"]), config["reader"], config)
+    values = [record.value for record in reading.records]
     board = Scoreboard(targets(config["objectives"], task.objectives))
-    rules = [rule.bind(loaded.tokenizer) for _, rule in members(config["constraints"], task.constraints)]
+    tokenizer = task.make_tokenizer()
+    bound = [rule.bind(tokenizer) for rule in rules(config["constraints"], task.constraints)]
+    reference = read_reference(Path(config["checkpoint"] or task.pretrained_folder))
     run = Run("evaluate", config)
-    scores, broken = board.score(values), violations(rules, values)
-    kept = list(range(len(values)))
-    metrics = present(run, task, loaded, rules, broken, board, values, scores, kept, network_calls=0)
-    run.finish()
-    return dict(metrics)
-
-
-def _evaluate_likelihood(config: Mapping[str, Any], loaded: Loaded) -> dict[str, Any]:
-    shards = TokenShards.open(Path(config["data"]["path"]))
-    test = shards.split("test")
-    run = Run("evaluate", config)
-    result = likelihood_of(loaded, test, config["points"], config["seed"])
-    nll, tokens = result.nll.numpy(), result.tokens.numpy()
-    interval = bootstrap_ratio(nll, tokens, np.random.default_rng(config["seed"]))
-    per_token = float(nll.sum() / tokens.sum())
-    # The quadrature's errors are independent between sequences.
-    error = float(result.error.square().sum().sqrt() / tokens.sum())
-    values = {
-        "nll": per_token,
-        "perplexity": math.exp(per_token),
-        "perplexity_upper": math.exp(per_token + 1.96 * error),
-        "perplexity_low": math.exp(interval.low),
-        "perplexity_high": math.exp(interval.high),
-        "likelihood": "NLL (exact)" if result.kind == "exact" else "ELBO (bound)",
-    }
-    metrics = run.metrics(
-        protocol="test_split_per_token_with_end",
-        data={"name": shards.folder.name, "sha256": shards.sha256, "n": len(test)},
-        model={"name": loaded.folder.name, "parameters": loaded.model.parameter_count},
-        values=values,
-        baselines=ngram_floors(shards, loaded.tokenizer.vocabulary.size),
-    )
+    write_skipped(run.folder / "skipped.csv", reading)
+    scores, kept = board.score(values), range(len(values))
+    names = [record.name for record in reading.records]
+    outcome = Outcome(task, None, reference, bound, board, names, values, scores, kept, reading=reading)
+    metrics = present(run, outcome)
     run.finish()
     return metrics
 
 
+@contextmanager
+def _prepared(config: Mapping[str, Any]) -> Iterator[Path]:
+    """The prepared folder `data.path`, or a named set prepared for the while."""
+    data = config["data"]
+    if "sha256" in data:
+        from pipelines import prepare
+
+        with tempfile.TemporaryDirectory() as place:
+            words = {"domain": config["domain"], "task": config["task"]["name"], "data": data["name"]}
+            yield prepare(**words, out=Path(place) / "prepared")
+    elif data["path"]:
+        yield Path(data["path"])
+    else:
+        raise UserError("evaluate needs input= (a file of sequences), data= (a named set) or data.path= (prepared)")
+
+
+def _evaluate_model(config: Mapping[str, Any], task: Task, loaded: Loaded, folder: Path) -> dict[str, Any]:
+    digest = hashlib.sha256(loaded.tokenizer.to_json(task.tokenizer["name"]).encode()).hexdigest()
+    shards = TokenShards.open(folder, digest)
+    for split in ("train", "valid", "test"):
+        if not len(shards.split(split)):
+            raise UserError(f"{folder}: the split {split} is empty, prepare more data")
+    refuse_long(torch.as_tensor(shards.split("test").lengths), loaded.limit)
+    run = Run("evaluate", config)
+    calls: list[None] = []
+    counter = loaded.model.network.register_forward_hook(lambda *_: calls.append(None))
+    result = likelihood_of(loaded, shards.split("test"), config["points"], config["seed"])
+    counter.remove()
+    nll, tokens = result.nll.numpy(), result.tokens.numpy()
+    floors, best = ngram_floors(shards, loaded.tokenizer.vocabulary.size, config["seed"])
+    values: dict[str, Any] = {
+        "likelihood": "NLL (exact)" if result.kind == "exact" else "ELBO (bound)",
+        "test_sequences": len(nll),
+        "tokens": int(tokens.sum()),
+        **_per_token(nll, tokens, config["seed"]),
+        **_upper(result),
+        **_beside(nll, tokens, best, config["seed"]),
+    }
+    outcome = _drawn(config, task, loaded, run, shards) if config["n"] else None
+    if outcome is not None:
+        measured = measure(outcome, config["seed"])
+        values |= measured.values
+        floors["real_test_sequences"] = dict(measured.floor)
+    body = run.metrics(
+        protocol="test_split_per_token_with_end",
+        data={"name": _name_of(folder), "sha256": shards.sha256, "n": len(shards)},
+        model=model_of(loaded),
+        values=values,
+        baselines=floors,
+        network_calls=len(calls) + (outcome.network_calls if outcome else 0),
+    )
+    page = Page(run, body, task, loaded)
+    page.summary()
+    page.likelihood()
+    if outcome is not None:
+        page.quality(outcome.samples, outcome.reference.test)
+    page.prepared(folder)
+    page.close()
+    run.finish()
+    return body
+
+
+def _drawn(config: Mapping[str, Any], task: Task, loaded: Loaded, run: Run, shards: TokenShards) -> Outcome:
+    """Samples of the model, to be measured against the data's own splits."""
+    free = ConstraintSet([], loaded.tokenizer, range(1, loaded.limit + 1))
+    drawing = Drawing({**config, "best_of": 1}, loaded.model, loaded.tokenizer, free)
+    values = drawing.all(run)
+    (run.folder / DRAWN).unlink()
+    splits = [[loaded.tokenizer.decode(row.tolist()) for row in shards.split(name)] for name in ("train", "test")]
+    reference = Reference(_name_of(shards.folder), shards.sha256, *splits)
+    names, board = [f"s{i}" for i in range(len(values))], Scoreboard(())
+    scores, kept = board.score(values), range(len(values))
+    return Outcome(task, loaded, reference, (), board, names, values, scores, kept, drawing.network_calls)
+
+
+def _name_of(folder: Path) -> str:
+    """The name of a prepared set, as its own metrics.json has it."""
+    file = folder / "metrics.json"
+    return json.loads(file.read_text(encoding="utf-8"))["data"]["name"] if file.is_file() else folder.name
+
+
+def _per_token(nll: Float[np.ndarray, " N"], tokens: Float[np.ndarray, " N"] | Any, seed: int) -> dict[str, float]:
+    """Nats and perplexity per token, with the 95 % bootstrap interval over sequences."""
+    interval = bootstrap_ratio(nll, tokens, np.random.default_rng(seed))
+    return {
+        "nll": interval.estimate,
+        "perplexity": math.exp(interval.estimate),
+        "perplexity_low": math.exp(interval.low),
+        "perplexity_high": math.exp(interval.high),
+    }
+
+
+def _upper(result: Likelihood) -> dict[str, float]:
+    """The upper 95 % limit of what the quadrature of a bound leaves open; that of an exact value is itself."""
+    # The quadrature's errors are independent between sequences.
+    error = float(result.error.double().square().sum().sqrt())
+    upper = (float(result.nll.sum()) + _NORMAL * error) / int(result.tokens.sum())
+    return {"nll_upper": upper, "perplexity_upper": math.exp(upper)}
+
+
+def _beside(nll: Any, tokens: Any, best: tuple[str, Any], seed: int) -> dict[str, Any]:
+    """Nats per token above the floor, sequences paired."""
+    name, floor = best
+    interval = bootstrap_ratio(nll - floor, tokens, np.random.default_rng(seed))
+    return {
+        "floor": name,
+        "nll_minus_floor": interval.estimate,
+        "nll_minus_floor_low": interval.low,
+        "nll_minus_floor_high": interval.high,
+    }
+
+
 @torch.no_grad()
 def likelihood_of(loaded: Loaded, shards: TokenShards, points: int, seed: int) -> Likelihood:
-    """NLL of every sequence of a split, each with noise of its own."""
-    pad = loaded.tokenizer.vocabulary.pad
-    parts, first = [], 0
-    for batch in BatchLoader(shards, _BATCH_TOKENS, fill=pad):
-        ids = torch.arange(first, first + batch.layout.count)
-        first += batch.layout.count
-        noise = Noise.start(seed, ids)
-        parts.append(loaded.model.process.likelihood(loaded.model.network, batch, noise, points))
-    return Likelihood(
-        torch.cat([part.nll for part in parts]),
-        parts[0].kind,
-        torch.cat([part.error for part in parts]),
-        torch.cat([part.tokens for part in parts]),
+    """NLL of every sequence of a split, in its order, each with noise of its own."""
+    loader = BatchLoader(shards, _BATCH_TOKENS, fill=loaded.tokenizer.vocabulary.pad)
+    process, network = loaded.model.process, loaded.model.network
+    batches = loader.batches(0)
+    parts = [
+        process.likelihood(network, loader.collate(rows), Noise.start(seed, torch.from_numpy(rows)), points)
+        for rows in tqdm(batches, desc="likelihood", unit="batch")
+    ]
+    place = torch.from_numpy(np.argsort(np.concatenate(batches)))
+    nll, error, tokens = (
+        torch.cat([getattr(part, name) for part in parts])[place] for name in ("nll", "error", "tokens")
     )
+    return Likelihood(nll, parts[0].kind, error, tokens)
 
 
-def ngram_floors(shards: TokenShards, vocabulary: int) -> dict[str, dict[str, float]]:
-    """Perplexity of interpolated n-grams, smoothing tuned on the validation split."""
+def ngram_floors(
+    shards: TokenShards, vocabulary: int, seed: int
+) -> tuple[dict[str, dict[str, float]], tuple[str, Float[np.ndarray, " N"]]]:
+    """Interpolated n-grams on the test split, and the name and NLLs of the one that is best on validation.
+
+    Counts come from train, smoothing and choice from validation; the test split takes no part.
+    """
     rows = {name: [row.tolist() for row in shards.split(name)] for name in ("train", "valid", "test")}
-    floors = {}
+    tokens = np.array([len(row) + 1 for row in rows["test"]])
+    floors: dict[str, dict[str, float]] = {}
+    found: dict[str, Float[np.ndarray, " N"]] = {}
     for order in _ORDERS:
         model = NGram(order, vocabulary).fit(rows["train"], rows["valid"])
-        floors[f"{order}gram"] = {"perplexity": model.perplexity(rows["test"])}
-    return floors
+        name = f"{order}gram_{model.smoothing}"
+        found[name] = model.nlls(rows["test"])
+        floors[name] = _per_token(found[name], tokens, seed) | {"valid_perplexity": model.perplexity(rows["valid"])}
+    best = min(floors, key=lambda name: floors[name]["valid_perplexity"])
+    return floors, (best, found[best])

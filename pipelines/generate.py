@@ -18,17 +18,20 @@ from core.decoding import registry as samplers
 from core.decoding.base import Sampler
 from core.errors import UserError
 from core.guidance.constraint_set import ConstraintSet
-from core.guidance.constraints.base import violations
-from core.guidance.items import members, targets
+from core.guidance.items import rules, targets
 from core.guidance.objectives.base import Scoreboard
 from core.guidance.pareto import best_of
 from core.processes.autoregressive import Autoregressive
+from core.processes.base import Process
 from core.tokenizers.base import Tokenizer
 from core.training.model import GenerativeModel
 from domains.tasks import Task
-from pipelines.load import Loaded, load
-from pipelines.present import present
+from pipelines.load import Loaded, configured
+from pipelines.present import Outcome, present, read_reference
 from pipelines.run import Run
+
+# Batches drawn so far, while a run is unfinished.
+DRAWN = "drawn.jsonl"
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,24 +47,24 @@ class Generation:
 def generate(config: Mapping[str, Any], loaded: Loaded | None = None) -> Generation:
     """Load, draw, check, score, select, report."""
     task = Task.load(config["domain"], config["task"]["name"])
-    loaded = loaded or load(config["checkpoint"] or task.pretrained_folder)
+    loaded = loaded or configured(config, task)
     board = Scoreboard(targets(config["objectives"], task.objectives))
-    rules = [rule for _, rule in members(config["constraints"], task.constraints)]
+    asked = rules(config["constraints"], task.constraints)
     _check_numbers(config)
     if config["best_of"] > 1 and not board.targets:
         raise UserError("best_of needs objectives to choose by")
-    limit = loaded.config["process"]["limit"]
-    constraints = ConstraintSet(rules, loaded.tokenizer, range(1, limit + 1))
-    run = Run("generate", config)
+    constraints = ConstraintSet(asked, loaded.tokenizer, range(1, loaded.limit + 1))
     drawn = Drawing(config, loaded.model, loaded.tokenizer, constraints)
+    reference, bound = read_reference(loaded.folder), constraints.constraints
+    run = Run("generate", config)
     values = drawn.all(run)
-    rules = list(constraints.constraints)
-    broken = violations(rules, values)
     scores = board.score(values)
     kept = _select(config, board, scores)
-    sequences = [values[i] for i in kept]
-    metrics = present(run, task, loaded, rules, broken, board, values, scores, kept, drawn.network_calls)
-    return Generation(tuple(sequences), scores[kept], metrics, run.finish())
+    names = [f"s{i}" for i in range(len(values))]
+    outcome = Outcome(task, loaded, reference, bound, board, names, values, scores, kept, drawn.network_calls)
+    metrics = present(run, outcome)
+    (run.folder / DRAWN).unlink()
+    return Generation(tuple(outcome.samples), scores[kept], metrics, run.finish())
 
 
 def _check_numbers(config: Mapping[str, Any]) -> None:
@@ -76,6 +79,17 @@ def _select(config: Mapping[str, Any], board: Scoreboard, scores: NDArray[np.flo
     return sorted(int(i) for i in best_of(board.utility(scores), config["n"]))
 
 
+def _finished_batches(file: Path) -> list[dict[str, Any]]:
+    """What an interrupted call has drawn; a line that it did not finish is cut off the file."""
+    if not file.is_file():
+        return []
+    with open(file, "r+b") as stream:
+        lines = stream.read().splitlines(keepends=True)
+        whole = [line for line in lines if line.endswith(b"\n")]
+        stream.truncate(sum(map(len, whole)))
+    return [json.loads(line) for line in whole]
+
+
 class Drawing:
     """Draws all batches of a run, keeping each in the run's folder so that a stop loses one at most."""
 
@@ -84,15 +98,14 @@ class Drawing:
     ) -> None:
         self.config, self.model, self.tokenizer, self.constraints = config, model, tokenizer, constraints
         self.network_calls = 0
-        default = "ancestral" if isinstance(model.process, Autoregressive) else "stepwise"
-        settings = dict(config.get("sampler") or {"name": default})
-        self.sampler = make_sampler(settings.pop("name"), settings)
+        settings = {key: value for key, value in (config.get("sampler") or {}).items() if key != "name"}
+        self.sampler = make_sampler(sampler_name(config, type(model.process)), settings)
 
     def all(self, run: Run) -> list[Any]:
         """Every sequence, decoded, by its number."""
         total = self.config["n"] * self.config["best_of"]
-        file = run.folder / "drawn.jsonl"
-        done = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+        file = run.folder / DRAWN
+        done = _finished_batches(file)
         self.network_calls = sum(batch["network_calls"] for batch in done)
         ids = [sequence for batch in done for sequence in batch["ids"]]
         with open(file, "a", encoding="utf-8") as stream, tqdm(total=total, initial=len(ids), unit="seq") as bar:
@@ -102,7 +115,6 @@ class Drawing:
                 ids += batch
                 self.network_calls += calls
                 bar.update(len(batch))
-        file.unlink()
         return [self.tokenizer.decode(sequence) for sequence in ids]
 
     def _batches(self, first: int, total: int) -> Iterator[tuple[list[list[int]], int]]:
@@ -114,6 +126,15 @@ class Drawing:
                 begin = self.model.process.prior(lengths, noise)
                 samples = self.sampler.sample(self.model.process, self.model.network, begin, noise, self.constraints)
             yield [row.tolist() for row in samples.tokens], samples.network_calls
+
+
+def sampler_name(config: Mapping[str, Any], process: type[Process]) -> str:
+    """The sampler that a run names, else the one that fits the process."""
+    default = "ancestral" if issubclass(process, Autoregressive) else "stepwise"
+    name = config["sampler"]["name"] if config.get("sampler") else default
+    if name == "ancestral" != default:
+        raise UserError("sampler=ancestral needs an autoregressive checkpoint, drop it or name another")
+    return name
 
 
 def make_sampler(name: str, settings: Mapping[str, Any]) -> Sampler:

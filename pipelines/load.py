@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from core.errors import UserError
+from core.guidance.items import targets
+from core.guidance.objectives.base import Scoreboard
+from core.registry import is_file_reference
 from core.tokenizers.base import Tokenizer
 from core.training.checkpoint import load_weights, read_config, read_tokenizer
 from core.training.model import GenerativeModel, build_model
@@ -16,7 +24,7 @@ from domains.tasks import Task
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """An open checkpoint."""
+    """An open checkpoint: loaded once, it answers many times."""
 
     folder: Path
     config: Mapping[str, Any]
@@ -25,22 +33,68 @@ class Loaded:
     model: GenerativeModel
 
     def generate(self, **options: Any) -> Any:
-        """`generate` with this checkpoint; the options are those of the command line."""
-        from pipelines import configurations, words_of
+        """`generate` with this checkpoint; the options are those of the command line.
+
+        Without `out` each call writes to a new folder below `runs`.
+        """
+        from pipelines.compose import configurations, words_of
         from pipelines.generate import generate
 
-        words = words_of({"domain": self.task.domain, "task": self.task.name, **options})
-        return generate(configurations("generate", words)[0], self)
+        options = {"out": _unused("runs/generated"), **options}
+        here = {"domain": self.task.domain, "task": self.task.name, "checkpoint": self.folder, **self.references}
+        return generate(configurations("generate", words_of({**here, **options}))[0], self)
+
+    def score(self, sequences: Sequence[Any], objectives: Sequence[str]) -> NDArray[np.float64]:
+        """Raw scores `[N, M]` of any sequences of the task, one column an objective."""
+        return Scoreboard(targets(objectives, self.task.objectives)).score(sequences)
+
+    @property
+    def limit(self) -> int:
+        """The longest sequence it writes: the process's `limit`, by configuration or by default."""
+        process = type(self.model.process)
+        named = self.config["process"].get("limit")
+        default = inspect.signature(process).parameters.get("limit")
+        if named is None and (default is None or not isinstance(default.default, int)):
+            raise UserError(f"process {process.__name__} states no limit: give its constructor a parameter limit")
+        return named if named is not None else default.default  # type: ignore[union-attr]
+
+    @property
+    def references(self) -> dict[str, str]:
+        """The files its process and mixer came from, as the keys that name them again."""
+        names = {"process": [self.config["process"]["name"]]}
+        names["mixer"] = [layer["name"] for layer in self.config["model"]["pattern"]]
+        found = {key: [name for name in each if is_file_reference(name)] for key, each in names.items()}
+        return {key: each[0] for key, each in found.items() if each}
 
 
-def load(checkpoint: str | Path) -> Loaded:
-    """Open a checkpoint folder; `UserError` names what is wrong with it."""
+def load(checkpoint: str | Path, process: str | None = None, mixer: str | None = None) -> Loaded:
+    """Open a checkpoint folder; `UserError` names what is wrong with it.
+
+    `process` and `mixer` name the trusted files of a checkpoint that was trained with such.
+    """
     folder = Path(checkpoint)
     if not folder.is_dir():
         raise UserError(f"checkpoint {folder}: no such folder")
-    config = read_config(folder)
-    task = Task.load(config.get("domain", "bio"), config["task"]["name"])
+    config = read_config(folder, process, mixer)
+    task = Task.load(config["domain"], config["task"]["name"])
     tokenizer = task.make_tokenizer(read_tokenizer(folder))
     model = build_model(config, tokenizer.vocabulary)
     load_weights(folder, model)
     return Loaded(folder, config, task, tokenizer, model.eval())
+
+
+def _unused(out: str) -> str:
+    """`out`, numbered if something stands there."""
+    places = itertools.chain([out], (f"{out}-{number}" for number in itertools.count(2)))
+    return next(place for place in places if not Path(place).exists() and not Path(f"{place}.partial").exists())
+
+
+def configured(config: Mapping[str, Any], task: Task) -> Loaded:
+    """The checkpoint that a run's configuration names, else the task's bundled one."""
+    return load(config["checkpoint"] or task.pretrained_folder, *references(config))
+
+
+def references(config: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """The process and the mixer that a run's configuration names for a checkpoint trained with them."""
+    process, mixer = ((config.get(group) or {}).get("name") for group in ("process", "mixer"))
+    return process, mixer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,8 @@ from core.errors import UserError
 from domains.base import ReadReport, Record
 from domains.tasks import Task
 from pipelines.data_sets import located
+from pipelines.page import Page
+from pipelines.reading import read_records, write_skipped
 from pipelines.run import Run, file_hash
 
 SPLITS = ("train", "valid", "test")
@@ -21,8 +22,11 @@ SPLITS = ("train", "valid", "test")
 def prepare(config: Mapping[str, Any]) -> Path:
     """Read, check, split and tokenise; returns the folder."""
     task = Task.load(config["domain"], config["task"]["name"])
-    file = Path(config["input"]) if config["input"] else located(config["data"])
-    report = _read(task, file, config)
+    if config["input"]:
+        file, reader = Path(config["input"]), config["reader"]
+    else:
+        file, reader = located(config["data"]), config["data"]["reader"]
+    report = read_records(task, file, reader, config)
     tokenizer = task.make_tokenizer()
     splits = split_records(report.records, config["seed"])
     encoded = {name: [tokenizer.encode(record.value) for record in splits[name]] for name in SPLITS}
@@ -30,27 +34,15 @@ def prepare(config: Mapping[str, Any]) -> Path:
     saved = tokenizer.to_json(task.tokenizer["name"])
     shards = TokenShards.write(run.folder, encoded, hashlib.sha256(saved.encode()).hexdigest())
     (run.folder / "tokenizer.json").write_text(saved, encoding="utf-8")
-    (run.folder / "card.md").write_text(_card(file, report, encoded), encoding="utf-8")
-    _write_skipped(run.folder / "skipped.csv", report)
+    (run.folder / "card.md").write_text(_card(file, config, report, encoded), encoding="utf-8")
+    write_skipped(run.folder / "skipped.csv", report)
     values = {name: len(encoded[name]) for name in SPLITS} | {"skipped": len(report.skipped)}
     name = config["data"]["name"] if not config["input"] else file.name
-    run.metrics(data={"name": name, "sha256": shards.sha256, "n": len(report.records)}, values=values)
+    body = run.metrics(data={"name": name, "sha256": shards.sha256, "n": len(report.records)}, values=values)
+    page = Page(run, body, task, None)
+    page.prepared(run.folder)
+    page.close()
     return run.finish()
-
-
-def _read(task: Task, file: Path, config: Mapping[str, Any]) -> ReadReport:
-    options: dict[str, Any] = {"case": config["case"], "max_length": config["max_length"]}
-    if config["columns"]:
-        options["columns"] = columns_of(config["columns"])
-    return task.package("readers").read(file, **options)
-
-
-def columns_of(text: str) -> dict[str, str]:
-    """`target:header` pairs of a `columns=` value."""
-    pairs = [part.partition(":") for part in text.strip("[]").split(",") if part.strip()]
-    if not all(mark for _, mark, _ in pairs):
-        raise UserError(f"columns={text}: write target:header pairs, as in sequence:pep_seq")
-    return {target.strip(): header.strip() for target, _, header in pairs}
 
 
 def split_records(records: Sequence[Record], seed: int) -> dict[str, list[Record]]:
@@ -71,25 +63,15 @@ def _hashed_split(value: str, seed: int) -> str:
     return "train" if place < 8 else SPLITS[place - 7]
 
 
-def _card(file: Path, report: ReadReport, encoded: Mapping[str, Sequence[Sequence[int]]]) -> str:
+def _card(
+    file: Path, config: Mapping[str, Any], report: ReadReport, encoded: Mapping[str, Sequence[Sequence[int]]]
+) -> str:
     lines = [f"# Data card: {file.name}", "", f"- sha256 of the file: {file_hash(file)}"]
+    if not config["input"]:
+        lines += [f"- source: {config['data']['upstream']}", f"- licence: {config['data']['licence']}"]
     for name, rows in encoded.items():
         tokens = sum(map(len, rows))
         reach = f"{min(map(len, rows))}-{max(map(len, rows))}" if rows else "none"
         lines.append(f"- {name}: {len(rows)} sequences, {tokens} tokens, lengths {reach}")
     lines += [f"- skipped: {len(report.skipped)} (listed in skipped.csv)"]
     return "\n".join([*lines, *(f"- {statement}" for statement in report.statements)]) + "\n"
-
-
-def _write_skipped(path: Path, report: ReadReport) -> None:
-    with open(path, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["file", "record", "position", "reason"])
-        for entry in report.skipped:
-            cells = [entry.file, entry.record, "" if entry.position is None else entry.position, entry.reason]
-            writer.writerow([_guarded(cell) for cell in cells])
-
-
-def _guarded(cell: object) -> object:
-    """No text of the user's file becomes a spreadsheet formula."""
-    return "'" + cell if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell

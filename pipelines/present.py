@@ -1,175 +1,203 @@
-"""What a run shows: tables, files of the domain, metrics.json and report.html."""
+"""What a run of sequences shows: measures beside the floor of real data, files of the domain, the report."""
 
 from __future__ import annotations
 
 import csv
 import gzip
+import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import NDArray
 
-from core.evaluation.hypervolume import nondominated
-from core.evaluation.report import Report
-from core.evaluation.report.plots import histogram, scatter_matrix
-from core.guidance.constraints.base import Constraint, Violation
+from core.errors import UserError
+from core.evaluation.real_floor import real_floor
+from core.guidance.constraints.base import Constraint, violations
 from core.guidance.objectives.base import Scoreboard
 from core.guidance.pareto import ParetoArchive
-from domains.base import MetricContext
+from domains.base import MetricContext, ReadReport
 from domains.tasks import Task
 from pipelines.load import Loaded
-from pipelines.run import Run
+from pipelines.page import Page
+from pipelines.run import Run, file_hash, values_hash
+
+Bounds = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
-def present(
-    run: Run,
-    task: Task,
-    loaded: Loaded,
-    rules: Sequence[Constraint],
-    broken: Sequence[Violation],
-    board: Scoreboard,
-    values: Sequence[Any],
-    scores: NDArray[np.float64],
-    kept: Sequence[int],
-    network_calls: int,
-) -> dict[str, Any]:
-    """Write every output of the kept samples; returns the content of metrics.json."""
-    reference = read_reference(loaded.folder)
-    samples = [values[i] for i in kept]
-    kept_scores = scores[list(kept)]
-    known = board.score(reference["test"])
-    measured = _metrics(task, samples, reference, run.config["seed"])
-    spans = _bounds(board, known)
-    measured |= _hypervolume(board, kept_scores, spans)
-    baselines = {"real_test_sequences": _metrics(task, reference["test"], reference, run.config["seed"])}
-    baselines["real_test_sequences"] |= _hypervolume(board, _same_size(known, len(samples), run.config["seed"]), spans)
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """The real objects that a sample is measured against."""
+
+    name: str
+    sha256: str | None
+    train: Sequence[Any]
+    test: Sequence[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """Sequences that a run drew or read, and all that is needed to judge them.
+
+    values: every one, with `names`; scores: raw, `[N, M]`, NaN where an objective has no value;
+    kept: indices of those that are given out; loaded: None where no model took part; reading: what
+    the reader of a user's file says.
+    """
+
+    task: Task
+    loaded: Loaded | None
+    reference: Reference
+    rules: Sequence[Constraint]
+    board: Scoreboard
+    names: Sequence[str]
+    values: Sequence[Any]
+    scores: Float[np.ndarray, "N M"]
+    kept: Sequence[int]
+    network_calls: int = 0
+    reading: ReadReport | None = None
+
+    @property
+    def samples(self) -> list[Any]:
+        """The sequences that are given out."""
+        return [self.values[i] for i in self.kept]
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """An outcome's numbers: those of the samples, those of as many real test sequences, and real raw scores."""
+
+    values: Mapping[str, float]
+    floor: Mapping[str, float]
+    bounds: Bounds | None
+    real_scores: Float[np.ndarray, "R M"]
+
+
+def present(run: Run, outcome: Outcome) -> dict[str, Any]:
+    """Write every output of a run of sequences; returns the content of metrics.json."""
+    measured = measure(outcome, run.config["seed"])
+    broken = violations(outcome.rules, outcome.values)
     body = run.metrics(
-        data={"name": "reference", "sha256": None, "n": len(reference["train"])},
-        model={"name": loaded.folder.name, "parameters": loaded.model.parameter_count},
-        values=measured,
-        baselines=baselines,
-        constraints={"checked": len(values), "violated": len({v.index for v in broken})},
-        objective_calls=board.calls,
-        network_calls=network_calls,
+        data={
+            "name": outcome.reference.name,
+            "sha256": outcome.reference.sha256,
+            "n": len(outcome.reference.train) + len(outcome.reference.test),
+        },
+        model=model_of(outcome.loaded),
+        samples={"sha256": values_hash(outcome.samples), "n": len(outcome.kept)},
+        values=measured.values,
+        baselines={"real_test_sequences": measured.floor} if measured.floor else {},
+        constraints={"checked": len(outcome.values), "violated": len({found.index for found in broken})},
+        objective_calls=outcome.board.calls,
+        network_calls=outcome.network_calls,
     )
-    table = sample_table(task, samples, kept_scores, board, rules, reference["train"], kept, run.config["seed"])
-    _write_files(run.folder, task, samples, kept, table)
-    _report(run, task, board, rules, broken, values, samples, kept_scores, known, body, table)
+    table = sample_table(outcome, None if outcome.loaded is None else run.config["seed"])
+    _write_files(run.folder, outcome, table)
+    page = Page(run, body, outcome.task, outcome.loaded)
+    page.summary()
+    page.reading(outcome.reading)
+    page.objectives(outcome.board.targets, outcome.scores[list(outcome.kept)], measured.real_scores)
+    page.hypervolume(outcome.board.targets, measured.bounds)
+    page.constraints(outcome.rules, broken)
+    page.quality(outcome.samples, outcome.reference.test)
+    page.samples(table, outcome.rules)
+    page.close()
     return body
 
 
-def read_reference(folder: Path) -> dict[str, list[str]]:
-    """The real sequences that stand beside a checkpoint, by split."""
-    found: dict[str, list[str]] = {"train": [], "test": []}
+def model_of(loaded: Loaded | None) -> dict[str, Any]:
+    """The `model` entry of metrics.json."""
+    if loaded is None:
+        return {"name": None, "parameters": 0}
+    return {"name": loaded.folder.name, "parameters": loaded.model.parameter_count}
+
+
+def read_reference(folder: Path) -> Reference:
+    """The real sequences that stand beside a checkpoint; none where it brings none."""
+    if not folder.is_dir():
+        raise UserError(f"checkpoint {folder}: no such folder")
     file = folder / "reference.csv.gz"
-    if file.is_file():
+    if not file.is_file():
+        return Reference("none", None, (), ())
+    found: dict[str, list[str]] = {"train": [], "test": []}
+    try:
         with gzip.open(file, "rt", encoding="utf-8") as stream:
             for row in csv.DictReader(stream):
                 found[row["split"]].append(row["sequence"])
-    return found
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, csv.Error) as error:
+        raise UserError(f"{file}: not a table of real sequences as train writes it ({error!r})") from error
+    return Reference(f"{folder.name}/{file.name}", file_hash(file), found["train"], found["test"])
 
 
-def _metrics(task: Task, samples: Sequence[Any], reference: Mapping[str, list[str]], seed: int) -> dict[str, float]:
+def measure(outcome: Outcome, seed: int) -> Measured:
+    """The task's metrics and the hypervolume of the samples, and of as many real test sequences.
+
+    Real sequences are scored on a board of their own, so that they count as no objective calls; the
+    floor knows no constraints.
+    """
+    board = Scoreboard(outcome.board.targets)
+    real_scores = board.score(outcome.reference.test)
+    bounds = _bounds(board, real_scores)
+
+    def numbers(samples: Sequence[Any], scored: Scoreboard, rules: Sequence[Constraint]) -> dict[str, float]:
+        context = MetricContext(seed=seed, constraints=rules)
+        return _metrics(outcome.task, samples, outcome.reference.train, context) | _hypervolume(scored, samples, bounds)
+
+    samples = outcome.samples
+    counts = {
+        "sequences": len(samples),
+        "without_value": int(np.isnan(outcome.scores).any(axis=1).sum()),
+    }
+    floor = real_floor(lambda part: numbers(part, board, ()), outcome.reference.test, len(samples), seed)
+    return Measured(counts | numbers(samples, outcome.board, outcome.rules), floor, bounds, real_scores)
+
+
+def _metrics(task: Task, samples: Sequence[Any], train: Sequence[Any], context: MetricContext) -> dict[str, float]:
     registry = task.package("metrics").registry
-    context = MetricContext(seed=seed, holdout=reference["test"])
     values: dict[str, float] = {}
     for name in task.metrics:
-        values |= registry.get(name)().compute(samples, reference["train"], context)
+        values |= registry.get(name)().compute(samples, train, context)
     return values
 
 
-def _bounds(board: Scoreboard, known: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """1st and 99th percentile of the utilities of real sequences."""
-    if not board.targets or not len(known):
+def _bounds(board: Scoreboard, scores: Float[np.ndarray, "R M"]) -> Bounds | None:
+    """1st and 99th percentile of the utilities of real sequences; None where they do not span a volume."""
+    utilities = board.utility(scores)
+    if not board.targets or not (~np.isnan(utilities)).any(axis=0).all():
         return None
-    low, high = np.nanpercentile(board.utility(known), [1, 99], axis=0)
+    low, high = np.nanpercentile(utilities, [1, 99], axis=0)
     return (low, high) if bool((high > low).all()) else None
 
 
-def _hypervolume(board: Scoreboard, scores: NDArray[np.float64], bounds: Any) -> dict[str, float]:
-    if bounds is None or not len(scores):
+def _hypervolume(board: Scoreboard, samples: Sequence[Any], bounds: Bounds | None) -> dict[str, float]:
+    if bounds is None:
         return {}
     archive = ParetoArchive(len(board.targets))
-    archive.add(board.utility(scores), list(range(len(scores))))
+    archive.add(board.utility(board.score(samples)), list(range(len(samples))))
     return {"hypervolume": archive.hypervolume(np.zeros(len(board.targets)), bounds)}
 
 
-def _same_size(scores: NDArray[np.float64], n: int, seed: int) -> NDArray[np.float64]:
-    order = np.random.default_rng(seed).permutation(len(scores))
-    return scores[order[:n]]
-
-
-def sample_table(
-    task: Task,
-    samples: Sequence[Any],
-    scores: NDArray[np.float64],
-    board: Scoreboard,
-    rules: Sequence[Constraint],
-    training: Sequence[Any],
-    numbers: Sequence[int],
-    seed: int,
-) -> dict[str, list[Any]]:
-    """One row a sample: scores, whether in range, rules obeyed, nearest natural sequence, seed."""
-    table: dict[str, list[Any]] = {"id": [f"s{n}" for n in numbers], "sequence": list(samples)}
-    for column, target in enumerate(board.targets):
+def sample_table(outcome: Outcome, seed: int | None) -> dict[str, list[Any]]:
+    """One row a sample: scores, whether in range, rules obeyed, nearest training sequence, seed of the draw."""
+    samples, scores = outcome.samples, outcome.scores[list(outcome.kept)]
+    table: dict[str, list[Any]] = {"id": [outcome.names[i] for i in outcome.kept], "sequence": samples}
+    for column, target in enumerate(outcome.board.targets):
         table[target.name] = scores[:, column].tolist()
         table[f"{target.name} in range"] = (~np.isnan(scores[:, column])).tolist()
-    for rule in rules:
+    for rule in outcome.rules:
         table[rule.name] = [rule.check(sample) for sample in samples]
-    if training and samples:
-        index, identity = task.package("metrics.novelty").nearest(samples, training)
-        table["nearest"] = [training[i] for i in index]
+    if outcome.reference.train and samples:
+        index, identity = outcome.task.package("metrics.novelty").nearest(samples, outcome.reference.train)
+        table["nearest"] = [outcome.reference.train[i] for i in index]
         table["identity"] = identity.round(3).tolist()
-    table["seed"] = [seed] * len(samples)
+    if seed is not None:
+        table["seed"] = [seed] * len(samples)
     return table
 
 
-def _write_files(
-    folder: Path, task: Task, samples: Sequence[Any], numbers: Sequence[int], table: Mapping[str, list[Any]]
-) -> None:
-    render = task.package("render")
-    render.write_fasta(folder / "samples.fasta", [f"s{n}" for n in numbers], samples)
+def _write_files(folder: Path, outcome: Outcome, table: Mapping[str, list[Any]]) -> None:
+    render = outcome.task.package("render")
+    render.write_fasta(folder / "samples.fasta", table["id"], outcome.samples)
     render.write_table(folder / "samples.csv", table)
-
-
-def _report(
-    run: Run,
-    task: Task,
-    board: Scoreboard,
-    rules: Sequence[Constraint],
-    broken: Sequence[Violation],
-    values: Sequence[Any],
-    samples: Sequence[Any],
-    scores: NDArray[np.float64],
-    known: NDArray[np.float64],
-    body: Mapping[str, Any],
-    table: Mapping[str, list[Any]],
-) -> None:
-    subtitle = f"{len(samples)} of {len(values)} drawn, {body['model']['name']}, seed {run.config['seed']}"
-    report = Report(f"{task.domain} / {task.name}", subtitle)
-    if board.targets:
-        report.section("Objectives")
-        names = [target.name for target in board.targets]
-        front = nondominated(np.nan_to_num(board.utility(scores), nan=-1e300))
-        report.figure(scatter_matrix(scores, names, front), "Each point is a sample; the non-dominated ones stand out.")
-        for column, name in enumerate(names):
-            caption = f"{name}: samples beside real test sequences"
-            report.figure(histogram(scores[:, column], name, known[:, column]), caption)
-    report.section("Constraints")
-    counts = {rule.name: sum(v.constraint == rule.name for v in broken) for rule in rules}
-    rows = [[name, len(values), count] for name, count in counts.items()]
-    report.table(
-        ["constraint", "checked", "violated"], rows, caption="Every drawn sequence was checked; none was discarded."
-    )
-    report.section("Quality")
-    real = body["baselines"]["real_test_sequences"]
-    quality = [[name, value, real.get(name)] for name, value in body["values"].items()]
-    report.table(["metric", "samples", "real test sequences"], quality)
-    report.figure(task.package("render").logo(samples), "Letters by position, from the first residue.")
-    report.section("Samples")
-    report.table(list(table), [list(row) for row in zip(*table.values(), strict=True)])
-    report.section("Files")
-    report.links({name: name for name in ("samples.fasta", "samples.csv", "metrics.json", "config.yaml", "log.jsonl")})
-    report.write(run.folder / "report.html")

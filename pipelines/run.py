@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,19 @@ from core.errors import UserError
 from pipelines.compose import dump
 
 SCHEMA = 1
-_REPORTED = ("torch", "lightning", "numpy", "biopython", "rdkit")
+_REPORTED = ("motif-suite", "torch", "lightning", "numpy", "biopython", "rdkit")
 
 
 class Run:
     """One run on its way: files go to `<out>.partial`, which `finish` moves to `out`.
 
     An unfinished folder of the same configuration is resumed; anything else that already stands
-    there is refused.
+    there is refused. `config["command"]`, where given, is logged and is no part of the configuration.
     """
 
     def __init__(self, verb: str, config: Mapping[str, Any]) -> None:
         self.verb, self.config = verb, dict(config)
+        self.command = self.config.pop("command", None)
         self.out = Path(config["out"])
         self.folder = self.out.with_name(self.out.name + ".partial")
         if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
@@ -38,10 +40,17 @@ class Run:
         if saved.is_file() and saved.read_text(encoding="utf-8") != text:
             raise UserError(f"{self.folder}: holds an unfinished run of another configuration, remove it first")
         self.resumed = saved.is_file()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self.resumed and self.folder.is_dir() and any(self.folder.iterdir()):
+            raise UserError(f"{self.folder}: is not an unfinished run of ours, remove it or choose another out=")
+        _make(self.folder)
         saved.write_text(text, encoding="utf-8")
         self._started = time.monotonic()
-        self.log("resume" if self.resumed else "start")
+        self.log("resume" if self.resumed else "start", command=self.command)
+
+    @property
+    def seconds(self) -> float:
+        """Since this call began."""
+        return round(time.monotonic() - self._started, 3)
 
     def log(self, event: str, **fields: Any) -> None:
         """One line of log.jsonl."""
@@ -58,14 +67,15 @@ class Run:
             "protocol": fields.get("protocol"),
             "data": fields.get("data", {"name": None, "sha256": None, "n": 0}),
             "model": fields.get("model", {"name": None, "parameters": 0}),
+            "samples": fields.get("samples", {"sha256": None, "n": 0}),
             "seed": self.config["seed"],
             "values": fields.get("values", {}),
             "baselines": fields.get("baselines", {}),
             "constraints": fields.get("constraints", {"checked": 0, "violated": 0}),
             "objective_calls": fields.get("objective_calls", 0),
             "network_calls": fields.get("network_calls", 0),
-            "seconds": round(time.monotonic() - self._started, 3),
-            "versions": {name: importlib.metadata.version(name) for name in _REPORTED},
+            "seconds": self.seconds,
+            "versions": _versions(),
         }
         text = json.dumps(_finite(body), indent=1, allow_nan=False)
         (self.folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
@@ -80,13 +90,31 @@ class Run:
         return self.out
 
 
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}), choose another out=") from error
+
+
+def _versions() -> dict[str, str]:
+    """Of what is installed: training needs no library of a domain."""
+    found = {}
+    for name in _REPORTED:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
 def _finite(value: Any) -> Any:
-    """JSON knows no NaN: what is undefined becomes null."""
+    """JSON knows no NaN and no infinity: what is undefined becomes null."""
     if isinstance(value, Mapping):
         return {str(key): _finite(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
         return [_finite(part) for part in value]
-    if isinstance(value, float) and value != value:
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
 
@@ -112,3 +140,8 @@ def file_hash(path: Path) -> str:
         for block in iter(lambda: stream.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()
+
+
+def values_hash(values: Sequence[Any]) -> str:
+    """sha256 of samples in their order: equal samples, equal hash, whatever file they are written to."""
+    return hashlib.sha256(json.dumps([str(value) for value in values]).encode()).hexdigest()

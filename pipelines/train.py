@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import json
+import platform
+import shutil
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,11 +34,15 @@ def train(config: Mapping[str, Any]) -> Path:
     if not saved.is_file():
         raise UserError(f"{prepared}: not a prepared folder, run `motif prepare` first")
     settings = config["trainer"]
+    _check(settings)
     tokenizer = task.make_tokenizer()
     digest = hashlib.sha256(tokenizer.to_json(task.tokenizer["name"]).encode()).hexdigest()
     data = ShardDataModule(
         prepared, settings["batch_tokens"], fill=tokenizer.vocabulary.pad, seed=config["seed"], tokenizer_sha256=digest
     )
+    for split in ("train", "valid"):
+        if not len(data.shards.split(split)):
+            raise UserError(f"{prepared}: the split {split} is empty, prepare more sequences")
     lightning.seed_everything(config["seed"], verbose=False)
     model = build_model(config, tokenizer.vocabulary)
     model.process.fit(torch.as_tensor(data.shards.split("train").lengths))
@@ -51,24 +57,40 @@ def train(config: Mapping[str, Any]) -> Path:
     )
     best, valid_nll = _fit(module, data, settings, run.folder)
     text = saved.read_text(encoding="utf-8")
-    kept = {key: config[key] for key in ("domain", "task", "process", "model", "seed")}
-    save_checkpoint(run.folder, kept, best, text, _card(config, best, data, valid_nll), config["half"])
+    # One file is the run's configuration and the checkpoint's.
+    save_checkpoint(
+        run.folder, {"verb": run.verb, **run.config}, best, text, _card(run, best, prepared, valid_nll), config["half"]
+    )
     write_reference(run.folder, data.shards, tokenizer)
     run.metrics(
         data={"name": prepared.name, "sha256": data.shards.sha256, "n": len(data.shards)},
         model={"name": config["process"]["name"], "parameters": best.parameter_count},
         values={"valid_nll": valid_nll},
     )
+    # Kept until everything else is written, so that a stop never costs more than what came last.
+    shutil.rmtree(run.folder / "steps")
     return run.finish()
+
+
+def _check(settings: Mapping[str, Any]) -> None:
+    for key in ("steps", "batch_tokens", "validate_every", "save_every"):
+        if not isinstance(settings[key], int) or settings[key] < 1:
+            raise UserError(f"trainer.{key}={settings[key]}: a whole number from 1 up is needed")
+    if settings["validate_every"] > settings["steps"]:
+        raise UserError(f"trainer.validate_every is above trainer.steps={settings['steps']}: no weights would be kept")
+    if settings["accelerator"] == "gpu" and not torch.cuda.is_available():
+        raise UserError("trainer.accelerator=gpu: this machine has no GPU that torch can use, pass trainer=cpu")
 
 
 def _fit(
     module: GenerativeModule, data: ShardDataModule, settings: Mapping[str, Any], folder: Path
 ) -> tuple[GenerativeModel, float]:
     """Run Lightning, resuming where an earlier call stopped; the averaged weights with the best NLL, and it."""
-    keeper = ModelCheckpoint(
-        folder / "steps", monitor="valid_nll", save_top_k=1, save_last=True, enable_version_counter=False
-    )
+    steps = folder / "steps"
+    keeper = ModelCheckpoint(steps, monitor="valid_nll", save_top_k=1, enable_version_counter=False)
+    # Beside the best weights, whatever was last: an interrupted call goes on from there. Not saved at the moment of
+    # the stop, when a batch may be read and not yet learnt from.
+    latest = ModelCheckpoint(steps, "last", every_n_train_steps=settings["save_every"], enable_version_counter=False)
     trainer = lightning.Trainer(
         accelerator=settings["accelerator"],
         devices=1,
@@ -77,22 +99,24 @@ def _fit(
         val_check_interval=settings["validate_every"],
         check_val_every_n_epoch=None,
         gradient_clip_val=settings["clip"],
-        callbacks=[keeper, EMAWeightAveraging(decay=settings["ema"])],
+        callbacks=[keeper, latest, EMAWeightAveraging(decay=settings["ema"])],
         logger=False,
         enable_model_summary=False,
     )
     if settings["compile"]:
         module.model.network.backbone.compile()
-    last = folder / "steps" / "last.ckpt"
-    trainer.fit(module, data, ckpt_path=str(last) if last.is_file() else None)
+    last, interrupt = steps / "last.ckpt", signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(module, data, ckpt_path=str(last) if last.is_file() else None)
+    except SystemExit as stop:
+        # Lightning turns Ctrl-C into an exit of its own and leaves it switched off.
+        signal.signal(signal.SIGINT, interrupt)
+        raise KeyboardInterrupt from stop
     # Lightning's own checkpoint holds its tensors under the averaged weights.
     state = torch.load(keeper.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
     prefix = "model."
     best = module.model.to("cpu")
     best.load_state_dict({key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)})
-    for file in (folder / "steps").glob("*.ckpt"):
-        file.unlink()
-    (folder / "steps").rmdir()
     assert keeper.best_model_score is not None
     return best.eval(), float(keeper.best_model_score)
 
@@ -106,15 +130,21 @@ def write_reference(folder: Path, shards: TokenShards, tokenizer: Tokenizer[Any]
                 stream.write(f"{split},{tokenizer.decode(row.tolist())}\n".encode())
 
 
-def _card(config: Mapping[str, Any], model: GenerativeModel, data: ShardDataModule, valid_nll: float) -> str:
-    return "\n".join(
-        [
-            f"# {config['task']['name']}: {config['process']['name']}",
-            "",
-            f"- data: sha256 {data.shards.sha256}, {json.dumps(dict(data.shards.counts))}",
-            f"- parameters: {model.parameter_count}",
-            f"- seed: {config['seed']}",
-            f"- validation NLL, nats a token with its end ({model.process.likelihood_kind}): {valid_nll:.4f}",
-            "",
-        ]
-    )
+def _card(run: Run, model: GenerativeModel, prepared: Path, valid_nll: float) -> str:
+    """What the weights are, how they came about, and the card of the data they saw."""
+    settings = run.config["trainer"]
+    device = torch.cuda.get_device_name() if settings["accelerator"] == "gpu" else f"{platform.machine()} CPU"
+    kind = model.process.likelihood_kind
+    lines = [
+        f"# {run.config['task']['name']}: {run.config['process']['name']}",
+        "",
+        f"- command: `{run.command}`",
+        f"- parameters: {model.parameter_count}, stored in {16 if run.config['half'] else 32} bits",
+        f"- training: {settings['steps']} steps in {run.seconds / 60:.1f} minutes, {settings['precision']}, {device}, "
+        f"torch {torch.__version__}, seed {run.config['seed']}",
+        f"- validation NLL with end token and length: {valid_nll:.4f} nats a token ({kind})",
+    ]
+    card = prepared / "card.md"
+    if card.is_file():
+        lines += ["", "#" + card.read_text(encoding="utf-8").strip()]
+    return "\n".join(lines) + "\n"

@@ -305,8 +305,37 @@ def test_rule_catches_a_planted_fault(rule: Callable[[list[Source]], list[str]])
     assert rule(RULES[rule])
 
 
+def modules_that_no_test_names(files: list[Source], texts: list[str]) -> list[str]:
+    """Modules of which no test names the path, a public name, or the key where the file is a member."""
+    words = {word for text in texts for word in re.findall(r"[\w.]+", text)}
+    words |= {part for word in words for part in word.split(".")}
+    # The laws enumerate the members of an abstraction, so that none is named.
+    laws = {path.stem.removeprefix("test_") for path in (ROOT / "tests/laws").glob("test_*.py")}
+    keys = {source.path for source in members(files)}
+    lawful = {path for path in keys if path.split("/")[-2] in laws}
+    missing = []
+    for source in files:
+        if source.stem.startswith("_") or source.package == "configs" or source.path in lawful:
+            continue
+        kinds = (*Function.__args__, ast.ClassDef)
+        names = {node.name for node in source.tree.body if isinstance(node, kinds) and not node.name.startswith("_")}
+        names |= {source.path.removesuffix(".py").replace("/", ".")} | ({source.stem} if source.path in keys else set())
+        if not names & words:
+            missing.append(source.path)
+    return missing
+
+
+def test_tests_name_every_module() -> None:
+    texts = [path.read_text("utf-8") for path in (ROOT / "tests").rglob("*.py")]
+    missing = modules_that_no_test_names(sources(), texts)
+    assert not missing, "\n".join(missing)
+    planted = Source("core/data/never_tested.py", "def unheard_of(): ...")
+    assert modules_that_no_test_names([planted], ["from core.data.layout import Layout"]) == [planted.path]
+    assert not modules_that_no_test_names([planted], ["from core.data.never_tested import unheard_of"])
+
+
 def test_top_level_is_frozen() -> None:
-    found = {path.parent.name for path in ROOT.glob("*/*.py")}
+    found = {path.parent.name for path in ROOT.glob("*/*.py") if not path.parent.name.startswith(".")}
     assert found <= {*PACKAGES, "tests"}, found
 
 

@@ -47,8 +47,10 @@ class Backbone(nn.Module):
         condition: int = 0,
     ) -> None:
         super().__init__()
-        if not pattern:
+        if not (isinstance(pattern, Sequence) and pattern and all(isinstance(entry, Mapping) for entry in pattern)):
             raise UserError("pattern names no mixer: give at least one, such as [{name: attention}]")
+        if width < 1 or depth < 0:
+            raise UserError(f"width {width} and depth {depth}: they must be at least 1 and 0")
         conditioned = time or condition > 0
         self.mask = mask
         self.embedding = nn.Embedding(vocabulary, width)

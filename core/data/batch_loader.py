@@ -86,6 +86,6 @@ class BatchLoader:
             if state[name] != value:
                 raise UserError(
                     f"the checkpoint stopped inside an epoch of {name}={state[name]}, now {value}: "
-                    "resume with the same data, tokens_per_batch and devices"
+                    "resume with the same data, batch_tokens and devices"
                 )
         self._resume = self._place = (state["epoch"], state["batch"])

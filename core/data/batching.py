@@ -68,7 +68,7 @@ def _generator(lengths: np.ndarray, budget: int, seed: int, epoch: int) -> np.ra
     if len(lengths) and lengths.max() > budget:
         place = int(lengths.argmax())
         raise UserError(
-            f"sequence {place + 1} has {lengths[place]} tokens, more than tokens_per_batch={budget}: raise it"
+            f"sequence {place + 1} has {lengths[place]} tokens, more than batch_tokens={budget}: raise it"
         )
     return np.random.default_rng([seed, epoch])
 

@@ -16,14 +16,14 @@ class ShardDataModule(LightningDataModule):
     Training batches are drawn afresh from (seed, epoch), the others never change. Ranks share
     each epoch's batches evenly. A checkpoint inside an epoch goes on with the next batch.
 
-    folder: the shards. tokens_per_batch: budget with padding, for each rank. packed: one row
+    folder: the shards. batch_tokens: budget with padding, for each rank. packed: one row
     without padding. fill: id in places without a token. tokenizer_sha256: refuse other shards.
     """
 
     def __init__(
         self,
         folder: str | Path,
-        tokens_per_batch: int,
+        batch_tokens: int,
         *,
         packed: bool = False,
         fill: int = 0,
@@ -32,7 +32,7 @@ class ShardDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.shards = TokenShards.open(folder, tokenizer_sha256)
-        self.tokens_per_batch = tokens_per_batch
+        self.batch_tokens = batch_tokens
         self.packed, self.fill, self.seed = packed, fill, seed
 
     def train_dataloader(self) -> BatchLoader:
@@ -48,7 +48,7 @@ class ShardDataModule(LightningDataModule):
         trainer = self.trainer
         return BatchLoader(
             self.shards.split(split),
-            self.tokens_per_batch,
+            self.batch_tokens,
             packed=self.packed,
             fill=self.fill,
             seed=self.seed,

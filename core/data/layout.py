@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Bool, Int
@@ -23,7 +23,8 @@ class Layout:
     lengths: tokens of each sequence. cu_seqlens: cumulative lengths when packed, else None.
     owners: the sequence each token belongs to, -1 for padding. offsets: place inside its
     sequence (0 for padding). positions: P coordinates a token for position encodings.
-    prefix: tokens of each sequence that all of it may see, under a prefix mask.
+    prefix: tokens of each sequence that all of it may see, under a prefix mask. longest: no
+    sequence has more tokens; known on the host, so that layers need not ask the device.
     """
 
     lengths: Int[Tensor, " N"]
@@ -33,6 +34,7 @@ class Layout:
     positions: Int[Tensor, "B L P"]
     mask: MaskSpec = MaskSpec()
     prefix: Int[Tensor, " N"] | None = None
+    longest: int = 0
 
     @staticmethod
     def padded(lengths: Int[Tensor, " N"], width: int, mask: MaskSpec = MaskSpec()) -> Layout:
@@ -41,11 +43,11 @@ class Layout:
         inside = place < lengths[:, None]
         owners = torch.where(inside, torch.arange(len(lengths), device=lengths.device)[:, None], -1)
         offsets = torch.where(inside, place, 0)
-        return Layout(lengths, None, owners, offsets, offsets[..., None], mask)
+        return Layout(lengths, None, owners, offsets, offsets[..., None], mask, longest=width)
 
     @staticmethod
     def packed(lengths: Int[Tensor, " N"], width: int, mask: MaskSpec = MaskSpec()) -> Layout:
-        """One row of `width` >= sum(lengths) tokens; the rest is slack."""
+        """One row of `width` >= sum(lengths) tokens; the rest is slack. Waits for the device once."""
         ends = lengths.cumsum(0)
         cu_seqlens = torch.nn.functional.pad(ends, (1, 0)).to(torch.int32)
         place = torch.arange(width, device=lengths.device)
@@ -54,7 +56,8 @@ class Layout:
         owners = torch.where(inside, owners, -1)
         starts = (ends - lengths)[owners.clamp_min(0)] if len(lengths) else torch.zeros_like(place)
         offsets = torch.where(inside, place - starts, 0)[None]
-        return Layout(lengths, cu_seqlens, owners[None], offsets, offsets[..., None], mask)
+        longest = int(lengths.max()) if len(lengths) else 0
+        return Layout(lengths, cu_seqlens, owners[None], offsets, offsets[..., None], mask, longest=longest)
 
     @property
     def count(self) -> int:
@@ -82,6 +85,13 @@ class Layout:
     def with_prefix(self, prefix: Int[Tensor, " N"]) -> Layout:
         """The same layout with a visible prefix for each sequence."""
         return replace(self, prefix=prefix)
+
+    def to(self, device: torch.device | str) -> Layout:
+        """The same layout on another device."""
+        tensors = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return replace(
+            self, **{name: value.to(device) for name, value in tensors.items() if isinstance(value, Tensor)}
+        )
 
     def select(self, index: Int[Tensor, " K"]) -> Layout:
         """Sequences `index` of a padded layout, in that order."""

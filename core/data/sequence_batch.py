@@ -63,17 +63,10 @@ class SequenceBatch:
     def to(self, device: torch.device | str) -> SequenceBatch:
         """The same batch on another device."""
         move = lambda value: None if value is None else value.to(device)  # noqa: E731
-        layout = replace(
-            self.layout,
-            **{
-                name: move(getattr(self.layout, name))
-                for name in ("lengths", "cu_seqlens", "owners", "offsets", "positions", "prefix")
-            },
-        )
         return replace(
             self,
             tokens=self.tokens.to(device),
-            layout=layout,
+            layout=self.layout.to(device),
             targets=move(self.targets),
             weights=move(self.weights),
             fixed=move(self.fixed),

@@ -56,16 +56,16 @@ class Truncation:
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Finished sequences by row, `[L]` or `[L, F]` each, and what they cost.
+    """Finished sequences by row, `[L]`, `[L, F]` or `[L, C]` each, and what they cost.
 
     network_calls counts calls of the network, network_rows the rows it was asked for.
-    trajectory holds the tokens after each step where it was asked for.
+    trajectory holds the sequences that go on after each step, where it was asked for.
     """
 
     tokens: tuple[Tensor, ...]
     network_calls: int
     network_rows: int
-    trajectory: tuple[Tensor, ...] = ()
+    trajectory: tuple[SequenceBatch, ...] = ()
 
 
 class Sampler(ABC):

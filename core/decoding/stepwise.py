@@ -25,8 +25,8 @@ class Stepwise(Sampler):
 
     The network is asked only for rows that can change in a step, so it is called at most
     min(steps, sites) times where a row moves one site at a time. Rows that are finished leave the
-    batch. `first` resumes at a later step: with the sequences of that step the result is
-    the uninterrupted one. `progress` is told (step, steps).
+    batch. `first` resumes at a later step: with the sequences of that step and their noise the
+    result is the uninterrupted one. `progress` is told (step, steps).
     """
 
     paper = Paper("S004", "Discrete Flow Matching", "2407.15595")
@@ -62,7 +62,7 @@ class Stepwise(Sampler):
         rows = torch.arange(start.layout.count, device=start.tokens.device)
         finished: dict[int, Tensor] = {}
         calls = asked = 0
-        path: list[Tensor] = []
+        path: list[SequenceBatch] = []
         grid = process.grid(self.steps)
         for index, (t, s) in enumerate(grid[first:], start=first):
             if not len(rows):
@@ -78,7 +78,7 @@ class Stepwise(Sampler):
             calls, asked = calls + (move.network_rows > 0), asked + move.network_rows
             batch, running, noise, rows = _retire(move.batch, move.running, noise, rows, move.done, finished)
             if self.trajectory:
-                path.append(batch.tokens)
+                path.append(batch)
             if self.progress is not None:
                 self.progress(index + 1, len(grid))
         _retire(batch, running, noise, rows, torch.ones_like(rows, dtype=torch.bool), finished)

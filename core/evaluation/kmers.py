@@ -27,21 +27,6 @@ def kmer_js(a: Sequence[str], b: Sequence[str], k: int) -> float:
     return _jensen_shannon(kmer_counts(a, k), kmer_counts(b, k))
 
 
-def real_floor(reference: Sequence[str], train: Sequence[str], k: int, n: int, seed: int, repeats: int = 5) -> float:
-    """What n real sequences score against the reference, averaged over `repeats` subsets.
-
-    A small set lies far from any reference by its size alone, so samples are read against
-    real sequences of the same number, drawn from `train` without replacement.
-    """
-    if not 1 <= n <= len(train):
-        raise ValueError(f"a floor of {n} sequences needs as many in train, which has {len(train)}")
-    generator = np.random.default_rng(seed)
-    target = kmer_counts(reference, k)
-    draws = [generator.choice(len(train), size=n, replace=False) for _ in range(repeats)]
-    scores = [_jensen_shannon(kmer_counts([train[int(i)] for i in draw], k), target) for draw in draws]
-    return float(np.mean(scores))
-
-
 def _jensen_shannon(a: Counter[str], b: Counter[str]) -> float:
     total_a, total_b = a.total(), b.total()
     if not (total_a and total_b):

@@ -128,7 +128,7 @@ def _rows(table: NDArray[np.int64], keys: Ids) -> Ids:
 
 
 class NGram:
-    """An interpolated n-gram model of order 1 to 6 over ids `0 .. vocabulary - 1`, end token included.
+    """An interpolated n-gram model of order 1 to 16 over ids `0 .. vocabulary - 1`, end token included.
 
     Every context length is mixed with the next shorter one down to the uniform law. The mixing
     is tuned on validation, per context length and per power of two of the context's total, by
@@ -136,8 +136,8 @@ class NGram:
     """
 
     def __init__(self, order: int, vocabulary: int, smoothing: str | None = None) -> None:
-        if not 1 <= order <= 6:
-            raise ValueError(f"orders 1 to 6 are supported, got {order}")
+        if not 1 <= order <= 16:
+            raise ValueError(f"orders 1 to 16 are supported, got {order}")
         if smoothing is not None and smoothing not in SMOOTHINGS:
             raise ValueError(f"unknown smoothing {smoothing!r}: known are {', '.join(SMOOTHINGS)}")
         self.order = order

@@ -14,9 +14,12 @@ from torch import Tensor
 from core.data.noise import draw
 from core.errors import UserError
 from core.guidance.constraint_state import ConstraintState
+from core.guidance.constraints._completion import Completion
+from core.guidance.constraints._deletion import Deletion
 from core.guidance.constraints._layered import Layered, TooManyStates
+from core.guidance.constraints._nearest import Step, nearest
 from core.guidance.constraints._tables import Tables
-from core.guidance.constraints.base import Constraint
+from core.guidance.constraints.base import Constraint, Projection
 from core.tokenizers.base import Tokenizer
 
 _MAX_STATES = 200_000
@@ -29,18 +32,31 @@ class ConstraintSet:
     obeys all of them are dropped; what is left is `feasible_lengths`, and an empty rest is the
     user's error, told with a smallest subset that already conflicts.
 
-    Two ways to draw. `draw` is exact: all free sites at once, from the law of independent
-    sites given acceptance. `start`, `allowed` and `advance` follow sequences that grow token by token
-    and never lead into a dead end; masking renormalises locally, another law than the first.
+    Two ways to draw tokens. `draw` and `edit` are exact: all free sites at once, from the law of
+    independent sites given acceptance. `start`, `allowed` and `advance` follow sequences that grow
+    token by token, `insertable` those that grow anywhere; neither leads into a dead end, and
+    masking renormalises locally, another law than the first. Sequences of numbers have no
+    tokenizer: every constraint is then a `Projection`, and `project` moves points.
     """
 
-    def __init__(self, constraints: Sequence[Constraint], tokenizer: Tokenizer[Any], lengths: Sequence[int]) -> None:
-        self.constraints = tuple(constraint.bind(tokenizer) for constraint in constraints)
-        self.size = tokenizer.vocabulary.size
+    def __init__(
+        self, constraints: Sequence[Constraint], tokenizer: Tokenizer[Any] | None, lengths: Sequence[int]
+    ) -> None:
+        self.size = 0 if tokenizer is None else tokenizer.vocabulary.size
         self._tables: dict[tuple[int, torch.device], Tables] = {}
+        self._completions: dict[tuple[int, torch.device], Completion] = {}
+        self._deletions: dict[tuple[int, torch.device], Deletion] = {}
         wanted = sorted(set(lengths))
         if not wanted:
             raise ValueError("a set of constraints needs at least one length")
+        if tokenizer is None:
+            self.constraints = tuple(constraints)
+            for constraint in constraints:
+                if not isinstance(constraint, Projection):
+                    raise UserError(f"constraint {constraint.name} reads tokens, but this task writes numbers; drop it")
+            self._layered = {n: Layered.anything(n, 0) for n in wanted}
+            return
+        self.constraints = tuple(constraint.bind(tokenizer) for constraint in constraints)
         parts = {n: [self._part(constraint, tokenizer, n) for constraint in self.constraints] for n in wanted}
         everything = range(len(self.constraints))
         layered = {n: self._joined(parts[n], everything, n) for n in wanted}
@@ -117,6 +133,65 @@ class ConstraintSet:
                 possible[rows] = self._table(length, held.device).possible(_forced(even, held))
         return possible
 
+    def insertable(self, tokens: Int[Tensor, "B L"], lengths: Int[Tensor, " B"]) -> Bool[Tensor, "B G V"]:
+        """Which token may enter which slot: the result is a subsequence of something accepted.
+
+        Slot g lies before token g, and slots behind a row's length take nothing.
+        """
+        allowed = torch.zeros(len(tokens), tokens.shape[1] + 1, self.size, dtype=torch.bool, device=tokens.device)
+        for held, rows in self._groups(lengths):
+            # The longest leave the most room: most rows need not ask the others.
+            for length in reversed(self.feasible_lengths):
+                if length > held and len(rows):
+                    found = self._completion(length, tokens.device).insertable(tokens[rows, :held])
+                    allowed[rows, : held + 1] |= found
+                    rows = rows[~allowed[rows, : held + 1].flatten(1).all(1)]
+        return allowed
+
+    def edit(self, log_probs: Float[Tensor, "B L V1"], uniform: Float[Tensor, "B L"]) -> Int[Tensor, "B L"]:
+        """A token for every site, or V to delete it, jointly from the site laws given acceptance of what remains.
+
+        Sites beyond a row's length must be certain to be deleted. A row that no edit can satisfy
+        raises RuntimeError.
+        """
+        if not log_probs.numel():
+            drawn = torch.zeros(log_probs.shape[:2], dtype=torch.long, device=log_probs.device)
+            lost = torch.full((len(drawn),), 0 not in self._layered, device=log_probs.device)
+        else:
+            law = log_probs.double().log_softmax(-1)
+            drawn, mass = self._deletion(log_probs.shape[1], law.device).draw(law, uniform)
+            lost = ~mass.isfinite()
+        if bool(lost.any()):
+            raise RuntimeError(f"row {int(lost.nonzero()[0, 0])}: its law leaves no accepted sequence to edit to")
+        return drawn
+
+    def project(
+        self,
+        clean: Float[Tensor, "B L C"],
+        lengths: Int[Tensor, " B"],
+        fixed: Bool[Tensor, "B L C"] | None = None,
+    ) -> Float[Tensor, "B L C"]:
+        """The nearest points that obey everything, in fp64; `fixed` numbers stay as they are."""
+        result = clean.double()
+        for length, rows in self._groups(lengths):
+            point = result[rows, :length]
+            if not point.numel():
+                continue
+            steps: list[Step] = [lambda part, _, rule=rule: rule.project(part) for rule in self._projections()]
+            if fixed is not None:
+                # Last, so that what is fixed is kept exactly.
+                held = fixed[rows, :length]
+                steps.append(
+                    lambda part, chosen, held=held, point=point: torch.where(held[chosen], point[chosen], part)
+                )
+            if steps:
+                result[rows, :length], lost = nearest(steps, point)
+                if len(lost):
+                    names = " and ".join(rule.name for rule in self.constraints)
+                    held = "" if fixed is None else " beside what is fixed"
+                    raise UserError(f"constraints {names}: no numbers obey them together{held}; loosen or drop one")
+        return result
+
     def start(self, n: int, device: torch.device | str = "cpu") -> ConstraintState:
         """The state of n sequences that hold nothing yet."""
         shape = (n, max(self.feasible_lengths) + 1, len(self.feasible_lengths))
@@ -157,6 +232,25 @@ class ConstraintSet:
         if key not in self._tables:
             self._tables[key] = Tables(self._layered[length], device)
         return self._tables[key]
+
+    def _completion(self, length: int, device: torch.device) -> Completion:
+        key = (length, device)
+        if key not in self._completions:
+            self._completions[key] = Completion(self._layered[length], device)
+        return self._completions[key]
+
+    def _deletion(self, longest: int, device: torch.device) -> Deletion:
+        key = (longest, device)
+        if key not in self._deletions:
+            fitting = [automaton for length, automaton in self._layered.items() if length <= longest]
+            self._deletions[key] = Deletion(fitting, self.size, device)
+        return self._deletions[key]
+
+    def _projections(self) -> list[Projection]:
+        rules = [rule for rule in self.constraints if isinstance(rule, Projection)]
+        if len(rules) < len(self.constraints):
+            raise ValueError("numbers need a set of constraints without a tokenizer")
+        return rules
 
     def _part(self, constraint: Constraint, tokenizer: Tokenizer[Any], length: int) -> Layered | None:
         automaton = constraint.compile(tokenizer, length)

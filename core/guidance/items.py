@@ -8,6 +8,7 @@ arguments from a file, one a line.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +16,18 @@ from typing import Any
 
 from core.errors import UserError
 from core.guidance.objectives.base import Direction, Objective, Target
-from core.registry import Registry
+from core.registry import Registry, construct
 
 _OPEN, _CLOSE = "([{", ")]}"
+# A weight ends the item. It never holds what paths, further arguments or quoted text hold.
+_WEIGHT = re.compile(r'(?<=[^@:])@([^@:"/]*)$')
 
 
 @dataclass(frozen=True)
 class Item:
-    """One parsed item; `text` is what was written."""
+    """One parsed item; `label` is what was written, without the weight."""
 
-    text: str
+    label: str
     name: str
     arguments: tuple[str, ...]
     direction: Direction | None = None
@@ -35,26 +38,23 @@ class Item:
 def split_list(text: str) -> list[str]:
     """The items of `[a,b:C(1,2),c:"x,y"]`; the outer brackets may be missing."""
     text = text.strip()
-    if text.startswith("[") and text.endswith("]"):
+    if text.startswith("[") and text.endswith("]") and _closes(text) == len(text) - 1:
         text = text[1:-1]
     return [part.strip() for part in _split(text, ",") if part.strip()]
 
 
 def parse_item(text: str) -> Item:
     """One item, its arguments unquoted."""
-    head, *parts = _split(text, ":")
+    label, weight = text, 1.0
+    found = _WEIGHT.search(text)
+    if found is not None:
+        label, weight = text[: found.start()], _number(found.group(1), text)
+    if _WEIGHT.search(label):
+        raise UserError(f"item {text!r} has two weights; an argument that holds '@' stands in double quotes")
+    head, *parts = _split(label, ":")
     # A file reference of the user's own member holds one colon: path.py:Class.
     if head.endswith(".py") and parts:
         head = f"{head}:{parts.pop(0)}"
-    weight = 1.0
-    last = parts[-1] if parts else head
-    body, mark, tail = last.rpartition("@")
-    if mark and body and not last.startswith('"'):
-        weight = _number(tail, text)
-        if parts:
-            parts[-1] = body
-        else:
-            head = body
     direction: Direction | None = None
     near = math.nan
     if parts and parts[-1] in ("min", "max"):
@@ -65,12 +65,12 @@ def parse_item(text: str) -> Item:
     arguments: list[str] = []
     for part in parts:
         if part.startswith("@"):
-            arguments += _lines(Path(part[1:]), text)
+            arguments += _lines(Path(_unquoted(part[1:])), text)
         else:
-            arguments.append(part[1:-1] if len(part) > 1 and part[0] == part[-1] == '"' else part)
+            arguments.append(_unquoted(part))
     if not head:
         raise UserError(f"item {text!r} names nothing")
-    return Item(text, head, tuple(arguments), direction, near, weight)
+    return Item(label, head, tuple(arguments), direction, near, weight)
 
 
 def targets(items: Sequence[str], registry: Registry[Objective]) -> list[Target]:
@@ -78,7 +78,20 @@ def targets(items: Sequence[str], registry: Registry[Objective]) -> list[Target]
     found = []
     for item, objective in members(items, registry):
         direction = item.direction or objective.direction
-        found.append(Target(item.text.partition("@")[0], objective, direction, item.near, item.weight))
+        found.append(Target(item.label, objective, direction, item.near, item.weight))
+    twice = next((target.name for n, target in enumerate(found) if target.name in {t.name for t in found[:n]}), None)
+    if twice is not None:
+        raise UserError(f"objective {twice} is asked for twice: drop one")
+    return found
+
+
+def rules(items: Sequence[str], registry: Registry[Any]) -> list[Any]:
+    """The constraints asked for; they hold or not, so they take neither direction nor weight."""
+    found = []
+    for item, constraint in members(items, registry):
+        if item.direction is not None or item.weight != 1.0:
+            raise UserError(f"constraint {item.label}: only an objective takes a direction or a weight")
+        found.append(constraint)
     return found
 
 
@@ -86,12 +99,8 @@ def members(items: Sequence[str], registry: Registry[Any]) -> list[tuple[Item, A
     """Each item with the member it builds; a wrong argument is the user's error."""
     built = []
     for item in map(parse_item, items):
-        try:
-            built.append((item, registry.get(item.name)(*item.arguments)))
-        except (TypeError, ValueError) as error:
-            if isinstance(error, UserError):
-                raise
-            raise UserError(f"{registry.name} {item.text!r}: {error}") from error
+        member = registry.get(item.name)
+        built.append((item, construct(f"{registry.name} {item.label!r}", member, *item.arguments)))
     return built
 
 
@@ -114,15 +123,37 @@ def _split(text: str, separator: str) -> list[str]:
     return [*parts, text[start:]]
 
 
+def _closes(text: str) -> int:
+    """Where the bracket that opens `text` closes; -1 if nowhere."""
+    depth, quoted = 0, False
+    for index, letter in enumerate(text):
+        if letter == '"':
+            quoted = not quoted
+        elif not quoted:
+            depth += (letter in _OPEN) - (letter in _CLOSE)
+            if depth == 0:
+                return index
+    return -1
+
+
+def _unquoted(text: str) -> str:
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
+
+
 def _number(text: str, item: str) -> float:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
-        raise UserError(f"item {item!r}: {text!r} is not a number") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(f"item {item!r}: {text!r} is not a number")
+    return number
 
 
 def _lines(path: Path, item: str) -> list[str]:
     try:
         return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError:
+        raise UserError(f"item {item!r}: {path} is not a text file in UTF-8") from None
     except OSError as error:
         raise UserError(f"item {item!r}: cannot read {path} ({error.strerror})") from error

@@ -23,7 +23,8 @@ class Network(Protocol):
     """What a process asks of a model: logits for every site.
 
     `tokens` are input ids laid out as `batch.layout`; `time` is None for a network that does
-    not see time. Fields, where a batch has them, are flattened into sites `S = L x F`.
+    not see time. Fields, where a batch has them, are flattened into sites `S = L x F`; numbers
+    have one site a place, and the answer there is one value for each channel.
     """
 
     def __call__(self, batch: SequenceBatch, time: Float[Tensor, "B S"] | None) -> Float[Tensor, "B S V"]: ...

@@ -83,3 +83,7 @@ class Tokenizer(ABC, Generic[Object]):
         body = {"tokenizer": key, "settings": dict(self.settings()), "letters": list(self.letters)}
         digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
         return json.dumps({**body, "sha256": digest}, indent=1)
+
+    def sha256(self, key: str) -> str:
+        """Hash of the saved form, by which token shards name the tokenizer that wrote them."""
+        return hashlib.sha256(self.to_json(key).encode()).hexdigest()

@@ -13,6 +13,7 @@ from core.errors import UserError
 from core.processes import registry as processes
 from core.processes.base import Process
 from core.processes.schedules import registry as schedules
+from core.registry import construct
 from core.tokenizers.base import Vocabulary
 
 
@@ -33,9 +34,14 @@ def build_process(config: Mapping[str, Any], vocabulary: Vocabulary) -> Process:
     """The process that `config` names; a nested `schedule` is built too."""
     options = {key: value for key, value in config.items() if key != "name"}
     if "schedule" in options:
-        schedule = dict(options["schedule"])
-        options["schedule"] = _construct(schedules.get(schedule.pop("name")), schedule)
-    return _construct(processes.get(config["name"]), {"vocabulary": vocabulary, **options})
+        schedule = options["schedule"]
+        if not (isinstance(schedule, Mapping) and isinstance(schedule.get("name"), str)):
+            raise UserError(f"process.schedule needs the name of a schedule, got {schedule!r}")
+        settings = {key: value for key, value in schedule.items() if key != "name"}
+        kind = schedules.get(schedule["name"])
+        options["schedule"] = construct(kind.__name__, kind, **settings)
+    member = processes.get(config["name"])
+    return construct(member.__name__, member, vocabulary=vocabulary, **options)
 
 
 def build_model(config: Mapping[str, Any], vocabulary: Vocabulary) -> GenerativeModel:
@@ -43,22 +49,11 @@ def build_model(config: Mapping[str, Any], vocabulary: Vocabulary) -> Generative
     process = build_process(config["process"], vocabulary)
     options = dict(config["model"])
     packed = bool(options.pop("packed", False))
-    backbone = _construct(
-        Backbone,
-        {
-            "vocabulary": vocabulary.total,
-            "outputs": process.outputs,
-            "mask": process.attends,
-            "time": process.timed,
-            **options,
-        },
-    )
+    given = {
+        "vocabulary": vocabulary.total,
+        "outputs": process.outputs,
+        "mask": process.attends,
+        "time": process.timed,
+    }
+    backbone = construct("Backbone", Backbone, **given | options)
     return GenerativeModel(process, BackboneNetwork(backbone, packed))
-
-
-def _construct(member: Any, options: Mapping[str, Any]) -> Any:
-    """`member(**options)`, a wrong option or value being the user's error."""
-    try:
-        return member(**options)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{member.__name__}: {error}") from error

@@ -43,6 +43,8 @@ class GenerativeModule(lightning.LightningModule):
         # Every rank and step has ids of its own, so no two batches share noise.
         first = (self.global_step * self.trainer.world_size + self.global_rank) * 2**12
         ids = torch.arange(batch.layout.count, device=self.device) + first
+        # Dropout too depends on the step alone, so that a resumed run repeats the uninterrupted one.
+        torch.manual_seed((self.seed * 2**32 + first) % 2**63)
         loss = self.model.process.loss(self.model.network, batch, Noise.start(self.seed, ids)).mean()
         self.log("train_loss", loss, prog_bar=True, batch_size=batch.layout.count)
         return loss
@@ -59,7 +61,8 @@ class GenerativeModule(lightning.LightningModule):
         vectors = [p for p in self.model.parameters() if p.requires_grad and p.dim() <= 1]
         groups = [{"params": matrices, "weight_decay": self.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, 0.98))
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
+        # A plain function, so that a checkpoint holds no part of this object.
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._rate(step))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _rate(self, step: int) -> float:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from core.evaluation.report.plots import sequence_logo
+from core.evaluation.report.plots import histogram, sequence_logo
 from core.evaluation.report.svg import Svg
 from domains.bio.alphabet import AMINO_ACIDS, fault
 
@@ -48,6 +48,20 @@ def write_table(path: str | Path, columns: Mapping[str, Sequence[Any]]) -> None:
     writer.writerow([_cell(name) for name in columns])
     writer.writerows([_cell(value) for value in row] for row in zip(*columns.values(), strict=True))
     _replace(path, written.getvalue())
+
+
+def pictures(sequences: Sequence[str], real: Sequence[str]) -> list[tuple[Svg, str]]:
+    """What peptides look like, each drawing with its caption; `real` stand beside them."""
+    lengths = [[len(sequence) for sequence in group] for group in (sequences, real)]
+    names = ("samples", "real test sequences")
+    return [
+        (histogram(lengths[0], "Length", "length (residues)", lengths[1], names), "How long sequences are."),
+        (
+            logo(sequences),
+            "Letters by position from the first residue: acidic grey, basic blue, polar green, hydrophobic orange, "
+            "special (G, P, C) violet. Places that fewer than half of the samples reach are left out.",
+        ),
+    ]
 
 
 def logo(sequences: Sequence[str], positions: int = 30) -> Svg:

@@ -8,16 +8,58 @@ import torch
 from torch import Tensor
 
 from core.data.layout import Layout
+from core.data.mask import MaskSpec
+from core.data.noise import Noise
 from core.data.sequence_batch import SequenceBatch
+from core.processes.base import Likelihood, Network, Process, TokenLoss
 from core.processes.mixture_flow import MixtureFlow
 from core.processes.transitions.substitute import Substitute
 from core.tokenizers.base import Vocabulary
+
+
+class ToyProcess(Process):
+    """What a toy that is only sampled need not say; its network is a closed form."""
+
+    likelihood_kind = "exact"
+    attends = MaskSpec("full")
+
+    @property
+    def outputs(self) -> int:
+        return self.vocabulary.size
+
+    def fit(self, lengths: Tensor) -> None:
+        raise NotImplementedError
+
+    def corrupt(self, batch: SequenceBatch, time: Tensor, noise: Noise) -> SequenceBatch:
+        raise NotImplementedError
+
+    def loss(self, network: Network, batch: SequenceBatch, noise: Noise) -> TokenLoss:
+        raise NotImplementedError
+
+    def lengths(self, noise: Noise, allowed: tuple[int, ...]) -> Tensor:
+        raise NotImplementedError
+
+    def likelihood(self, network: Network, batch: SequenceBatch, noise: Noise, points: int) -> Likelihood:
+        raise NotImplementedError
 
 
 def batch_of(rows: Tensor, fixed: Tensor | None = None) -> SequenceBatch:
     """Equally long sequences."""
     layout = Layout.padded(torch.full((len(rows),), rows.shape[1]), rows.shape[1])
     return SequenceBatch(rows, layout, fixed=fixed)
+
+
+def neighbours(vocabulary: Vocabulary, outputs: int, seed: int = 0) -> Network:
+    """A network for sequences of any length: logits from a site's id and the one before it."""
+    generator = torch.Generator().manual_seed(seed)
+    table = torch.randn(vocabulary.total, vocabulary.total, outputs, dtype=torch.float64, generator=generator)
+
+    def answer(batch: SequenceBatch, time: Tensor | None) -> Tensor:
+        sites = batch.tokens.flatten(1)
+        before = torch.nn.functional.pad(sites, (1, 0), value=vocabulary.pad)[:, :-1]
+        return table[before, sites]
+
+    return answer
 
 
 class ToyLaw:

@@ -32,9 +32,7 @@ def attend(
     if not layout.is_packed:
         return _padded(query, key, value, mask, layout, with_lse)
     # Packed sequences are short beside their total: one row each costs far less than a T x T mask.
-    # The width is the one number that has to come back from the device.
-    width = max(int(layout.lengths.max()) if layout.count else 0, 1)
-    rows = Layout.padded(layout.lengths, width)
+    rows = Layout.padded(layout.lengths, max(layout.longest, 1))
     rows = rows if layout.prefix is None else rows.with_prefix(layout.prefix)
     query, key, value = (_unpacked(part, layout, rows) for part in (query, key, value))
     out, lse = _padded(query, key, value, mask, rows, with_lse)

@@ -11,7 +11,7 @@ from core.backbones.mixers import registry
 from core.backbones.mixers.base import SequenceMixer
 from core.data.mask import MaskSpec
 from core.errors import UserError
-from core.registry import did_you_mean
+from core.registry import construct, did_you_mean
 
 
 def build_mixer(entry: Mapping[str, Any], width: int, mask: MaskSpec) -> SequenceMixer:
@@ -31,14 +31,13 @@ def build_mixer(entry: Mapping[str, Any], width: int, mask: MaskSpec) -> Sequenc
     for option in options:
         if option not in known:
             raise UserError(f"mixer {name} has no option {option!r}{did_you_mean(option, (*known, 'window', 'sinks'))}")
-    try:
-        if window is not None:
-            window = window if mask.window is None else min(window, mask.window)
-            mask = replace(mask, window=window, sinks=max(sinks, mask.sinks))
-        elif sinks:
-            raise ValueError("sinks only mean something beside a window")
-        return member(width=width, mask=mask, **options)
-    except UserError:
-        raise
-    except (ValueError, TypeError) as error:
-        raise UserError(f"mixer {name}: {error}") from error
+    return construct(
+        f"mixer {name}", lambda: member(width=width, mask=_narrowed(mask, window, sinks), **options)
+    )
+
+
+def _narrowed(mask: MaskSpec, window: int | None, sinks: int) -> MaskSpec:
+    if window is None and not sinks:
+        return mask
+    windows = [width for width in (window, mask.window) if width is not None]
+    return replace(mask, window=min(windows, default=None), sinks=max(sinks, mask.sinks))

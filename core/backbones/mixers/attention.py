@@ -42,6 +42,8 @@ class Attention(SequenceMixer):
     ) -> None:
         super().__init__(width, mask)
         kv_heads = heads if kv_heads is None else kv_heads
+        if heads < 1 or kv_heads < 1:
+            raise ValueError(f"{heads} heads on {kv_heads} key heads: at least one of each is needed")
         if head_dim is None and width % heads:
             raise ValueError(f"width {width} is no multiple of {heads} heads: name head_dim")
         head_dim = width // heads if head_dim is None else head_dim

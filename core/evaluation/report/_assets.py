@@ -32,8 +32,9 @@ figcaption{color:var(--soft);font-size:.86rem;line-height:1.45;margin-top:.6rem;
 .plot{overflow-x:auto;min-width:0}
 .plot svg{display:block;max-width:100%;height:auto}
 .wide svg{min-width:34rem}
-.scroll{overflow:auto;max-height:34rem;border:1px solid var(--rule);border-radius:6px;background:var(--card)}
-table{border-collapse:separate;border-spacing:0;width:100%;font-size:.875rem;line-height:1.4}
+.scroll{overflow:auto;width:fit-content;max-width:100%;max-height:44rem;
+border:1px solid var(--rule);border-radius:6px;background:var(--card)}
+table{border-collapse:separate;border-spacing:0;min-width:min(100%,22rem);font-size:.875rem;line-height:1.4}
 th,td{padding:.42rem .8rem;text-align:left;border-bottom:1px solid var(--rule);vertical-align:baseline;
 white-space:nowrap}
 tbody tr:last-child td{border-bottom:0}
@@ -47,13 +48,16 @@ th[aria-sort=descending] button::after{content:"\\2193";opacity:1}
 th[aria-sort] button{color:var(--ink)}
 .n{text-align:right;font-variant-numeric:tabular-nums}
 .w{white-space:normal;overflow-wrap:anywhere;min-width:14rem;max-width:26rem}
-.m{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;font-size:.82rem}
+.m{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;font-size:.82rem;
+white-space:normal;overflow-wrap:anywhere;min-width:11rem;max-width:24rem}
 .off{color:var(--soft)}
 .yes{color:var(--good)}
 .no{color:var(--bad);font-weight:600}
+.bullets{margin:0 0 1rem;padding-left:1.1rem;max-width:42rem;overflow-wrap:anywhere}
 .files{list-style:none;margin:0;padding:0;display:grid;gap:.35rem}
 svg text{font:11px system-ui,-apple-system,"Segoe UI",Roboto,Arial,sans-serif;fill:var(--soft)}
 svg .name{font-size:12.5px;font-weight:600;fill:var(--ink)}
+svg .unit{font-size:11.5px}
 svg .value{font-size:11.5px;fill:var(--ink);font-variant-numeric:tabular-nums}
 svg .frame,svg .axis{fill:none;stroke:var(--rule)}
 svg .grid{fill:none;stroke:var(--rule);stroke-width:.6}
@@ -68,7 +72,7 @@ svg .whisker{fill:none;stroke:var(--ink);stroke-width:1.2}
 svg .glyph{font-size:10px;font-weight:700}
 svg .h1{fill:var(--h1)}svg .h2{fill:var(--h2)}svg .h3{fill:var(--h3)}svg .h4{fill:var(--h4)}svg .h0{fill:var(--soft)}
 @media (max-width:40rem){header{padding-top:1.75rem}body{font-size:15px}section{margin-top:2rem;padding-top:1.4rem}
-main,header{padding-left:1rem;padding-right:1rem}th,td{padding:.4rem .6rem}}
+main,header{padding-left:1rem;padding-right:1rem}th,td{padding:.4rem .5rem}.w{min-width:9.5rem}}
 @media print{.scroll{max-height:none;overflow:visible}th{position:static}}
 """
 

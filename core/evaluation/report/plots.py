@@ -1,4 +1,4 @@
-"""The plots of a report: scatter matrix, histogram, bars and sequence logo."""
+"""The plots of a report: scatter matrix, histogram, bars and sequence logo. Each names its axes and units."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def ticks(low: float, high: float, target: int = 4) -> list[float]:
     """Round values within `low..high`, about `target` of them, in steps of 1, 2 or 5."""
     raw = (high - low) / target
     power = 10.0 ** math.floor(math.log10(raw))
-    step = next((m * power for m in (1, 2, 5) if m * power >= raw * 0.999), 10 * power)
+    step = next((m * power for m in (1, 2, 5) if m * power >= raw * 0.7), 10 * power)
     first = math.ceil(low / step - 1e-9)
     return [k * step for k in range(first, math.floor(high / step + 1e-9) + 1)]
 
@@ -75,122 +75,127 @@ def _shares(values: _Vector, edges: Float[np.ndarray, " E"]) -> Float[np.ndarray
     return counts / max(counts.sum(), 1.0)
 
 
-def _draw_histogram(
-    svg: Svg, values: _Vector, reference: Float[np.ndarray, " R"], x: _Scale, bottom: float, top: float
-) -> None:
-    edges = _bins(values, reference)
-    own, other = _shares(values, edges), _shares(reference, edges)
-    peak = max(float(own.max()), float(other.max()), 1e-12)
-    screen = x(np.clip(edges, x.low, x.high))
-    for left, right, share in zip(screen[:-1], screen[1:], own, strict=True):
-        if share:
-            height = (bottom - top) * share / peak
-            svg.rectangle(left + 0.4, bottom - height, right - left - 0.8, height, "fill")
-    if other.any():
-        heights = bottom - (bottom - top) * np.repeat(other, 2) / peak
-        across = np.repeat(screen, 2)[1:-1]
-        svg.polyline(
-            np.concatenate([across[:1], across, across[-1:]]),
-            np.concatenate([[bottom], heights, [bottom]]),
-            "outline",
-        )
+def _draw_axes(svg: Svg, x: _Scale, y: _Scale, label: str, upright: str) -> None:
+    """Both axes with ticks and what they measure."""
+    svg.line(x.start, y.start, x.end, y.start, "axis")
+    for tick in ticks(x.low, x.high, 5):
+        svg.line(x.at(tick), y.start, x.at(tick), y.start + 4, "axis")
+        svg.text(x.at(tick), y.start + 16, _label(tick), "label", "middle")
+    svg.text((x.start + x.end) / 2, y.start + 33, _shortened(label, 60), "unit", "middle")
+    if upright:
+        for tick in ticks(y.low, y.high, 4):
+            svg.line(x.start, y.at(tick), x.end, y.at(tick), "grid")
+            svg.text(x.start - 6, y.at(tick) + 3.5, _label(tick), "label", "end")
+        svg.text(12, (y.start + y.end) / 2, _shortened(upright, 44), "unit", "middle", upright=True)
 
 
 def scatter_matrix(
-    values: ArrayLike, names: Sequence[str], front: ArrayLike, title: str = "Scores of all samples, pair by pair"
+    values: ArrayLike, labels: Sequence[str], front: ArrayLike, title: str = "Scores of all samples, pair by pair"
 ) -> Svg:
-    """Every pair of columns of `values` `[N, M]`; rows of the mask `front` stand out. Rows with a gap stay out."""
+    """Every pair of columns of `values` `[N, M]`, M at least 2; rows of the mask `front` stand out.
+
+    `labels` name the columns with their units. Rows with a gap stay out.
+    """
     table = np.asarray(values, dtype=np.float64)
     mask: Bool[np.ndarray, " N"] = np.asarray(front, dtype=bool)
-    if table.ndim != 2 or table.shape[1] != len(names) or len(mask) != len(table):
-        raise ValueError(f"{table.shape} values do not fit {len(names)} names and a mask of {len(mask)}")
-    side = len(names)
-    cell = min(300.0, 680.0 / max(side, 1))
-    gap, left, top, below = 8.0, 44.0, 10.0, 24.0
+    if table.ndim != 2 or table.shape[1] != len(labels) or len(mask) != len(table) or len(labels) < 2:
+        raise ValueError(f"{table.shape} values do not fit {len(labels)} names and a mask of {len(mask)}")
+    side = len(labels) - 1
+    cell, gap, left, top = min(360.0, 660.0 / side), 10.0, 58.0, 46.0
+    fitting = int(cell / 6.2)
     svg = Svg(
         left + side * cell,
-        top + side * cell + below,
+        top + side * cell + 34,
         title,
-        f"{int(mask.sum())} of {len(table)} samples lie on the Pareto front of {', '.join(names)}.",
+        f"{int(mask.sum())} of {len(table)} samples lie on the Pareto front of {', '.join(labels)}.",
     )
     limits = [_range(column) for column in table.T]
-    for row in range(side):
-        y = _Scale(*limits[row], top + (row + 1) * cell - gap, top + row * cell)
-        for column in range(row + 1):
+    for row in range(1, side + 1):
+        y = _Scale(*limits[row], top + row * cell - gap, top + (row - 1) * cell)
+        for column in range(row):
             x = _Scale(*limits[column], left + column * cell, left + (column + 1) * cell - gap)
-            if row == column:
-                _draw_histogram(svg, table[:, row], table[:0, row], x, y.start, y.end + 0.24 * cell)
-                svg.line(x.start, y.start, x.end, y.start, "axis")
-                svg.text(x.start, y.end + 13, _shortened(names[row], int(cell / 7.5)), "name")
-            else:
-                svg.rectangle(x.start, y.end, x.end - x.start, y.start - y.end, "frame")
-                svg.dots(x(table[~mask, column]), y(table[~mask, row]), "rest")
-                svg.dots(x(table[mask, column]), y(table[mask, row]), "front")
-            if column == 0 and row:
-                for tick in ticks(y.low, y.high):
-                    svg.text(left - 6, y.at(tick) + 3.5, _label(tick), "label", "end")
-            if row == side - 1:
+            svg.rectangle(x.start, y.end, x.end - x.start, y.start - y.end, "frame")
+            svg.dots(x(table[~mask, column]), y(table[~mask, row]), "rest")
+            svg.dots(x(table[mask, column]), y(table[mask, row]), "front")
+            if row == side:
                 for tick in ticks(x.low, x.high):
-                    svg.text(x.at(tick), top + side * cell + 8, _label(tick), "label", "middle")
-    if side > 1:
-        x0, y0 = left + side * cell - gap, top + 12
-        _legend(svg, x0, y0, (("front", "Pareto front"), ("rest", "dominated")))
+                    svg.text(x.at(tick), y.start + 14, _label(tick), "label", "middle")
+                middle = (x.start + x.end) / 2
+                svg.text(middle, y.start + 32, _shortened(labels[column], fitting), "unit", "middle")
+        for tick in ticks(y.low, y.high):
+            svg.text(left - 6, y.at(tick) + 3.5, _label(tick), "label", "end")
+        svg.text(12, (y.start + y.end) / 2, _shortened(labels[row], fitting), "unit", "middle", upright=True)
+    svg.text(0, 14, title, "name")
+    _legend(svg, 34, (("front", "on the Pareto front"), ("rest", "dominated")))
     return svg
 
 
-def _legend(svg: Svg, right: float, y: float, entries: Sequence[tuple[str, str]]) -> None:
-    """One line an entry, about 66 units wide up to `right`."""
-    x = right - 72
-    for i, (kind, label) in enumerate(entries):
-        level = y + 17 * i
+def _legend(svg: Svg, y: float, entries: Sequence[tuple[str, str]]) -> None:
+    """All entries in one line, from the left."""
+    x = 6.0
+    for kind, label in entries:
         if kind in ("front", "rest"):
-            svg.dots(np.array([x]), np.array([level - 4]), kind)
+            svg.dots(np.array([x]), np.array([y - 4.0]), kind)
         elif kind == "outline":
-            svg.line(x - 6, level - 4, x + 6, level - 4, kind)
+            svg.line(x - 6, y - 4, x + 6, y - 4, kind)
         else:
-            svg.rectangle(x - 5, level - 9, 10, 10, kind)
-        svg.text(x + 11, level, label)
+            svg.rectangle(x - 5, y - 9, 10, 10, kind)
+        svg.text(x + 11, y, label)
+        x += 30 + 6.0 * len(label)
 
 
-def histogram(samples: ArrayLike, name: str, reference: ArrayLike = (), unit: str = "") -> Svg:
-    """The share of samples per bin as bars, over that of the reference as an outline."""
+def histogram(
+    samples: ArrayLike, title: str, label: str, reference: ArrayLike = (), names: tuple[str, str] = ("samples", "real")
+) -> Svg:
+    """The share of samples per bin as bars, over that of the reference as an outline.
+
+    `label` says what is measured, with its unit; `names` are those of samples and reference.
+    """
     own, other = np.asarray(samples, dtype=np.float64), np.asarray(reference, dtype=np.float64)
-    width, height, left, right = 400.0, 200.0, 8.0, 8.0
-    top, bottom = 46.0, height - 26.0
     finite = own[np.isfinite(own)]
     median = f"median {_label(float(np.median(finite)))}" if len(finite) else "no value"
-    svg = Svg(width, height, f"Distribution of {name}", f"{len(finite)} samples, {median} {unit}".strip() + ".")
-    x = _Scale(*_range(own, other), left, width - right)
-    _draw_histogram(svg, own, other, x, bottom, top)
-    svg.line(left, bottom, width - right, bottom, "axis")
-    for tick in ticks(x.low, x.high, 5):
-        svg.line(x.at(tick), bottom, x.at(tick), bottom + 4, "axis")
-        svg.text(x.at(tick), bottom + 17, _label(tick), "label", "middle")
-    svg.text(left, 14, _shortened(f"{name} ({unit})" if unit else name, 30), "name")
+    svg = Svg(420, 250, title, f"{len(finite)} {names[0]}, {median}, {label}.")
+    edges = _bins(own, other)
+    shares, others = 100 * _shares(own, edges), 100 * _shares(other, edges)
+    x = _Scale(*_range(own, other), 52, 412)
+    y = _Scale(0.0, max(float(shares.max()), float(others.max()), 1e-9) * 1.05, 206, 46)
+    _draw_axes(svg, x, y, label, "share of sequences (%)")
+    screen = x(np.clip(edges, x.low, x.high))
+    for left, right, share in zip(screen[:-1], screen[1:], shares, strict=True):
+        if share:
+            svg.rectangle(left + 0.4, y.at(share), right - left - 0.8, y.start - y.at(share), "fill")
+    if others.any():
+        heights, across = y(np.repeat(others, 2)), np.repeat(screen, 2)[1:-1]
+        ends = np.array([y.start])
+        svg.polyline(
+            np.concatenate([across[:1], across, across[-1:]]), np.concatenate([ends, heights, ends]), "outline"
+        )
+    svg.text(0, 14, _shortened(title, 56), "name")
     if len(other):
-        _legend(svg, width - right, 13, (("fill", "samples"), ("outline", "reference")))
+        _legend(svg, 34, (("fill", names[0]), ("outline", names[1])))
     return svg
 
 
 def bar(
     values: Mapping[str, float],
     title: str,
+    label: str,
     highlight: str | None = None,
     intervals: Mapping[str, tuple[float, float]] | None = None,
 ) -> Svg:
-    """Horizontal bars from zero with their values; `highlight` names ours, `intervals` draws whiskers."""
+    """Horizontal bars from zero with their values; `highlight` names ours, `intervals` draws whiskers.
+
+    `label` says what is measured, with its unit.
+    """
     spread = intervals or {}
     finite = [v for v in values.values() if math.isfinite(v)] + [v for pair in spread.values() for v in pair]
     low, high = min([0.0, *finite]), max([0.0, *finite])
-    row, top, left, width = 27.0, 30.0, 140.0, 400.0
-    svg = Svg(
-        width,
-        top + row * max(len(values), 1),
-        title,
-        "; ".join(f"{name}: {_label(value)}" for name, value in values.items()) + ".",
-    )
-    svg.text(0, 14, _shortened(title, 60), "name")
+    row, top, left, width = 27.0, 28.0, 158.0, 440.0
+    bottom = top + row * max(len(values), 1)
+    described = "; ".join(f"{name}: {_label(value)}" for name, value in values.items())
+    svg = Svg(width, bottom + 40, title, f"{label}. {described}.")
     x = _Scale(low, high if high > low else low + 1.0, left, width - 62)
+    _draw_axes(svg, x, _Scale(0.0, 1.0, bottom, top), label, "")
     for i, (name, value) in enumerate(values.items()):
         y = top + i * row
         svg.text(left - 10, y + 14, _shortened(name, 22), "value" if name == highlight else "label", "end")
@@ -203,7 +208,7 @@ def bar(
             svg.line(near, y + 10, far, y + 10, "whisker")
             end = max(end, far)
         svg.text(end + 7, y + 14, _label(value) if math.isfinite(value) else "n/a", "value")
-    svg.line(x.at(0.0), top, x.at(0.0), top + row * len(values) - 6, "axis")
+    svg.text(0, 14, _shortened(title, 60), "name")
     return svg
 
 
@@ -217,11 +222,12 @@ def sequence_logo(
     length, size = frequencies.shape
     if size != len(letters):
         raise ValueError(f"{size} columns do not fit {len(letters)} letters")
-    wide, top, left, full = max(10.0, min(24.0, 640.0 / max(length, 1))), 26.0, 30.0, 110.0
+    wide, top, left, full = max(10.0, min(24.0, 640.0 / max(length, 1))), 28.0, 52.0, 110.0
     logs = np.log2(np.where(frequencies > 0, frequencies, 1.0))
     information = np.maximum(math.log2(size) + (frequencies * logs).sum(axis=1), 0.0)
     peak = max(float(information.max(initial=0.0)), 1e-9)
-    svg = Svg(left + wide * length + 6, top + full + 20, title, f"Information per position, at most {peak:.2f} bits.")
+    width = max(left + wide * length + 6, 220.0)
+    svg = Svg(width, top + full + 38, title, f"Information per position, at most {peak:.2f} bits.")
     svg.text(0, 13, title, "name")
     for tick in ticks(0.0, peak, 3):
         y = top + full * (1 - tick / peak)
@@ -238,4 +244,6 @@ def sequence_logo(
             base -= height
         if place == 0 or (place + 1) % 5 == 0:
             svg.text(left + (place + 0.5) * wide, top + full + 15, str(place + 1), "label", "middle")
+    svg.text(left + wide * length / 2, top + full + 33, "position", "unit", "middle")
+    svg.text(12, top + full / 2, "information (bits)", "unit", "middle", upright=True)
     return svg

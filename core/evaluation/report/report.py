@@ -43,6 +43,10 @@ class Report:
         """Plain paragraphs."""
         return self._add("".join(f"<p>{escape(paragraph)}</p>" for paragraph in paragraphs))
 
+    def bullets(self, *lines: str) -> Report:
+        """A plain list."""
+        return self._add(f'<ul class="bullets">{"".join(f"<li>{escape(line)}</li>" for line in lines)}</ul>')
+
     def facts(self, values: Mapping[str, Cell]) -> Report:
         """A few named values at a glance."""
         pairs = "".join(f"<div><dt>{escape(k)}</dt><dd>{_shown(v)}</dd></div>" for k, v in values.items())

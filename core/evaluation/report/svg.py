@@ -57,18 +57,23 @@ class Svg:
         if marks:
             self._parts.append(f'<path class="{escape(kind)}" d="{marks}"/>')
 
-    def text(self, x: float, y: float, content: str, kind: str = "label", anchor: Anchor = "start") -> None:
+    def text(
+        self, x: float, y: float, content: str, kind: str = "label", anchor: Anchor = "start", upright: bool = False
+    ) -> None:
+        """A line of text; `upright` turns it to read from below."""
+        turn = f' transform="rotate(-90 {number(x)} {number(y)})"' if upright else ""
         self._parts.append(
-            f'<text class="{escape(kind)}" x="{number(x)}" y="{number(y)}" text-anchor="{anchor}">'
+            f'<text class="{escape(kind)}" x="{number(x)}" y="{number(y)}" text-anchor="{anchor}"{turn}>'
             f"{escape(content)}</text>"
         )
 
     def glyph(self, x: float, y: float, width: float, height: float, letter: str, kind: str) -> None:
         """A letter stretched to a box whose lower left corner is (x, y), for sequence logos."""
-        # The style sets such letters at 10 units: about 7 wide and 7.3 high for capitals.
+        # The style sets such letters at 10 units: capitals are about 7.3 high, and made 7 wide, W as I.
         self._parts.append(
-            f'<text class="glyph {escape(kind)}" text-anchor="middle" transform="translate({number(x + width / 2)} '
-            f'{number(y)}) scale({width / 7.4:.3f} {height / 7.3:.3f})">{escape(letter)}</text>'
+            f'<text class="glyph {escape(kind)}" text-anchor="middle" textLength="7" lengthAdjust="spacingAndGlyphs" '
+            f'transform="translate({number(x + width / 2)} {number(y)}) scale({width / 7:.3f} {height / 7.3:.3f})">'
+            f"{escape(letter)}</text>"
         )
 
     def render(self, identifier: str) -> str:

@@ -7,6 +7,10 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from jaxtyping import Float
+from torch import Tensor
+
+from core.errors import UserError
 from core.registry import Paper
 from core.tokenizers.base import Tokenizer
 
@@ -65,6 +69,21 @@ class Constraint(ABC):
     @abstractmethod
     def check(self, value: Any) -> bool:
         """Whether a decoded object obeys the rule."""
+
+
+class Projection(Constraint):
+    """A rule on numbers, whose obeying points form a convex set.
+
+    It acts by moving a predicted sequence to the nearest one that obeys. `check` allows for the
+    rounding of the numbers' own type.
+    """
+
+    def compile(self, tokenizer: Tokenizer[Any], length: int) -> Automaton | None:
+        raise UserError(f"constraint {self.name} reads numbers, but this task writes tokens; drop it")
+
+    @abstractmethod
+    def project(self, clean: Float[Tensor, "B L C"]) -> Float[Tensor, "B L C"]:
+        """The nearest obeying sequences, in data units; every sequence has all L places."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from core.registry import Paper
 class GuideContext:
     """What a guide may use: the model under another condition, decoding, and the objectives.
 
-    `model(condition)` gives the network's logits `[N, S, V]` for the present sequences.
+    `model(condition)` gives the network's answer for the present sequences.
     """
 
     model: Callable[[Float[Tensor, "N C"] | None], Tensor]
@@ -36,7 +36,7 @@ class Guide(ABC):
     A guide only multiplies the one-step kernel, so fixed tokens and constraints stay as they are.
     Its result for a sequence does not depend on the rest of the batch. `strength` 0 is the
     unguided law, reached continuously and without an early return. `supports` names the
-    transition kinds it can tilt; others are refused when the sampler is built.
+    transition kinds it can tilt; the sampler refuses others before it draws.
     """
 
     paper: ClassVar[Paper]

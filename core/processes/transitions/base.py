@@ -31,8 +31,10 @@ class Transition(ABC):
     """The law of x_s given x_t, before anything is drawn; samplers and guides act on it.
 
     Guides change it through `tilted`, which multiplies the one-step kernel by exp(log weights)
-    and normalises again; zero weights leave it as it was. `draw` follows the constraints: what
-    it draws can always be completed to an accepted sequence, so nothing is discarded.
+    and normalises again; zero weights leave it as it was. Each kind says what its outcomes are:
+    weights have their shape, and its `law` tells how likely they are, fixed sites included.
+    `draw` follows the constraints: what it draws can always be completed to an accepted sequence,
+    so nothing is discarded.
     `running` is the constraints' State where the kind needs one, else None.
     """
 

@@ -72,7 +72,7 @@ def test_deterministic_in_seed_and_epoch(name: str, peptide_lengths: np.ndarray)
 
 @arranged
 def test_too_long_a_sequence(name: str) -> None:
-    with pytest.raises(UserError, match="sequence 2 has 9 tokens, more than tokens_per_batch=8"):
+    with pytest.raises(UserError, match="sequence 2 has 9 tokens, more than batch_tokens=8"):
         ARRANGEMENTS[name](np.array([3, 9]), 8, 0, 0)
 
 

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from core.evaluation.kmers import kmer_counts, kmer_js, real_floor
+from core.evaluation.kmers import kmer_counts, kmer_js
 
 
 def test_counts_overlap_and_short_sequences_have_none() -> None:
@@ -23,14 +23,3 @@ def test_divergence_by_hand() -> None:
     p, q = np.array([0.75, 0.25]), np.array([0.25, 0.75])
     expected = float(np.sum(p * np.log2(p / 0.5) + q * np.log2(q / 0.5)) / 2)
     assert kmer_js(["AAAC"], ["ACCC"], 1) == pytest.approx(expected, abs=1e-12)
-
-
-def test_floor_falls_with_size_and_is_seeded() -> None:
-    generator = np.random.default_rng(0)
-    pool = ["".join(generator.choice(list("ACGT"), size=20)) for _ in range(600)]
-    reference, train = pool[:200], pool[200:]
-    small, large = real_floor(reference, train, 3, 20, seed=1), real_floor(reference, train, 3, 300, seed=1)
-    assert 0 < large < small
-    assert small == real_floor(reference, train, 3, 20, seed=1) != real_floor(reference, train, 3, 20, seed=2)
-    with pytest.raises(ValueError, match="as many in train"):
-        real_floor(reference, train, 3, 401, seed=0)

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from domains.bio.readers import read
-from domains.bio.render import logo, write_fasta, write_table
+from domains.bio.render import logo, pictures, write_fasta, write_table
 
 SEQUENCES = ["GIGKFLHSAKKFGKAFVGEIMNS" * 4, "MRWQEMGY", "KLAKLAK"]
 NAMES = ["<script>alert(1)</script>", "two\nwords >x", "\x1b[31m\u2028"]
@@ -57,3 +57,12 @@ def test_logo_covers_what_half_of_the_sequences_reach():
     picture = logo(["ACDE", "ACD", "AC"] * 20, positions=10)
     assert ElementTree.fromstring(picture.render("a")).tag.endswith("svg")
     assert ElementTree.fromstring(logo([]).render("b")).tag.endswith("svg")
+
+
+@pytest.mark.parametrize("sequences", [[], ["A"], SEQUENCES])
+def test_pictures_are_drawn_of_any_number(sequences):
+    drawn = pictures(sequences, SEQUENCES)
+    assert [svg.title for svg, _ in drawn] == ["Length", "Letters by position"]
+    for svg, caption in drawn:
+        ElementTree.fromstring(svg.render("a"))
+        assert caption

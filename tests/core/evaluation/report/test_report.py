@@ -9,7 +9,7 @@ import pytest
 
 from core.evaluation.hypervolume import nondominated
 from core.evaluation.report import Report, Svg
-from core.evaluation.report.plots import bar, histogram, scatter_matrix, sequence_logo
+from core.evaluation.report.plots import bar, histogram, scatter_matrix, sequence_logo, ticks
 
 EVIL = "<script>alert(1)</script>\"><img src=x onerror=alert(1)>'&</style></svg>]]>"
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -46,10 +46,11 @@ def page(text: str = "plain", n: int = 256) -> str:
     columns = [*names, text, f"{text} flag"]
     rows = [[*row, text, bool(i % 2)] for i, row in enumerate(values.tolist())]
     logo = generator.dirichlet(np.ones(20), size=30)
-    report = Report(text, text).text(text).facts({text: text, "n": n})
+    report = Report(text, text).text(text).bullets(text, text).facts({text: text, "n": n})
     report.section(text).figure(scatter_matrix(values, names, nondominated(values)), text)
-    report.section(text).figure([histogram(values[:, i], names[i], values[:, i] + 1, text) for i in range(4)])
-    report.section(text).figure(bar({text: 1.0, "b": float("nan")}, text, text, {text: (0.5, 1.5)}))
+    pair = (text, f"{text} real")
+    report.section(text).figure([histogram(v, names[i], text, v + 1, pair) for i, v in enumerate(values.T)])
+    report.section(text).figure(bar({text: 1.0, "b": float("nan")}, text, text, text, {text: (0.5, 1.5)}))
     report.figure(sequence_logo(logo, 'ACDEFGHIKLMNPQRST<&"', text))
     report.table(columns, rows, caption=text, monospace=[text]).links({text: text.replace("/", "_")})
     return report.render()
@@ -133,13 +134,11 @@ def test_write_leaves_one_whole_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("n", [0, 1, 2])
 def test_plots_of_almost_nothing(n: int) -> None:
     values = np.full((n, 2), 3.0)
-    for width in (1, 2):
-        svg = scatter_matrix(values[:, :width], ["a", "b"][:width], np.ones(n, dtype=bool))
-        Balanced(svg.render("p"))
-    Balanced(histogram(values[:, 0], "a").render("p"))
-    Balanced(histogram(np.array([np.nan]), "a", values[:, 0]).render("p"))
-    Balanced(bar({}, "a").render("p"))
-    Balanced(bar({"a": -1.0, "b": 0.0}, "a").render("p"))
+    Balanced(scatter_matrix(values, ["a", "b"], np.ones(n, dtype=bool)).render("p"))
+    Balanced(histogram(values[:, 0], "a", "a (e)").render("p"))
+    Balanced(histogram(np.array([np.nan]), "a", "a (e)", values[:, 0]).render("p"))
+    Balanced(bar({}, "a", "a (e)").render("p"))
+    Balanced(bar({"a": -1.0, "b": 0.0}, "a", "a (e)").render("p"))
 
 
 def test_gaps_are_left_out_and_coordinates_stay_finite() -> None:
@@ -148,6 +147,63 @@ def test_gaps_are_left_out_and_coordinates_stay_finite() -> None:
     assert "nan" not in rendered and "inf" not in rendered
     with pytest.raises(ValueError, match="do not fit"):
         scatter_matrix(values, ["a"], np.zeros(3, dtype=bool))
+
+
+def texts(svg: Svg, kind: str) -> list[str]:
+    return re.findall(f'<text class="{kind}"[^>]*>([^<]*)</text>', svg.render("p"))
+
+
+def check_axes(svg: Svg, title: str, labels: set[str]) -> None:
+    """A title, both axes named, and numbers along them."""
+    assert texts(svg, "name") == [title] and svg.title == title and svg.description
+    assert set(texts(svg, "unit")) == labels
+    assert len(texts(svg, "label")) >= 5
+
+
+SHARE = "share of sequences (%)"
+
+
+def drawings() -> list[tuple[Svg, str, set[str]]]:
+    values = np.random.default_rng(0).normal(size=(50, 3))
+    labels = ["a (e)", "b (Da)", "c (pH)"]
+    logo = sequence_logo(np.full((12, 4), 0.25) + np.eye(4)[[0] * 12] / 4, "ACGT", "logo")
+    return [
+        (scatter_matrix(values, labels, values[:, 0] > 1, "pairs"), "pairs", set(labels)),
+        (histogram(values[:, 0], "one", "a (e)", values[:, 1]), "one", {"a (e)", SHARE}),
+        (bar({"x": 3.0, "y": 17.5}, "bars", "perplexity"), "bars", {"perplexity"}),
+        (logo, "logo", {"position", "information (bits)"}),
+    ]
+
+
+def test_every_plot_has_a_title_and_names_its_axes_with_units() -> None:
+    for svg, title, labels in drawings():
+        check_axes(svg, title, labels)
+
+
+def test_a_plot_without_axis_names_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.evaluation.report.plots._draw_axes", lambda *_: None)
+    with pytest.raises(AssertionError):
+        check_axes(*drawings()[1])
+
+
+def test_text_stays_inside_the_drawing() -> None:
+    """At about 6 units a letter, nothing that is drawn is cut off at the edge."""
+    for svg, _, _ in drawings():
+        for attributes, body in re.findall(r"<text ([^>]*)>([^<]*)</text>", svg.render("p")):
+            if "transform" in attributes:
+                continue
+            x = float(re.search(r'x="([-\d.]+)"', attributes)[1])  # type: ignore[index]
+            anchor = re.search(r'text-anchor="(\w+)"', attributes)[1]  # type: ignore[index]
+            start = x - {"start": 0.0, "middle": 0.5, "end": 1.0}[anchor] * 6 * len(body)
+            assert start >= -4 and start + 6 * len(body) <= svg.width + 4, body
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 0.85), (-3.1, 1.7), (0.0, 103.0), (2.0, 2.4)])
+def test_ticks_are_round_and_neither_few_nor_many(low: float, high: float) -> None:
+    found = ticks(low, high)
+    assert 3 <= len(found) <= 7 and all(low - 1e-9 <= value <= high + 1e-9 for value in found)
+    step = (found[1] - found[0]) / 10 ** np.floor(np.log10(found[1] - found[0]) + 1e-9)
+    assert min(abs(step - m) for m in (1, 2, 5)) < 1e-6
 
 
 def test_svg_describes_itself() -> None:

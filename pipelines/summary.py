@@ -1,0 +1,76 @@
+"""What a run says in a few sentences: on the terminal and at the head of its report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def lines(out: Path) -> list[str]:
+    """The sentences of a finished run and its n-gram baselines, read from its folder."""
+    config = yaml.safe_load((out / "config.yaml").read_text(encoding="utf-8"))
+    body = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    grams = [f"{name}: {_per_token(floor)}" for name, floor in body["baselines"].items() if "perplexity" in floor]
+    return [*grams, *statements(config, body)]
+
+
+def statements(config: Mapping[str, Any], body: Mapping[str, Any]) -> list[str]:
+    """What must be said about a run of this configuration with this metrics.json."""
+    found: list[str] = []
+    if "perplexity" in body["values"]:
+        found += _likelihood(body)
+    if "sequences" in body["values"]:
+        found += _sequences(config, body)
+    return found
+
+
+def _likelihood(body: Mapping[str, Any]) -> list[str]:
+    values = body["values"]
+    found = [
+        f"test split: {values['test_sequences']} sequences, {values['tokens']} tokens, end tokens and lengths included",
+        f"{body['model']['name']}: {values['likelihood']} {_per_token(values)}",
+    ]
+    if values["likelihood"].startswith("ELBO"):
+        found.append(
+            f"upper 95 % limit of the bound's quadrature: {values['nll_upper']:.4f} nats per token, "
+            f"perplexity {values['perplexity_upper']:.3f}"
+        )
+    low, high = values["nll_minus_floor_low"], values["nll_minus_floor_high"]
+    verdict = "below" if high < 0 else "above" if low > 0 else "not told apart from"
+    found.append(
+        f"floor {values['floor']} (best on the validation split): the model is {verdict} it, "
+        f"{values['nll_minus_floor']:+.4f} nats per token [{low:+.4f}, {high:+.4f}]"
+    )
+    return found
+
+
+def _per_token(values: Mapping[str, Any]) -> str:
+    return (
+        f"perplexity {values['perplexity']:.3f} [95 % {values['perplexity_low']:.3f}, "
+        f"{values['perplexity_high']:.3f}], {values['nll']:.4f} nats per token"
+    )
+
+
+def _sequences(config: Mapping[str, Any], body: Mapping[str, Any]) -> list[str]:
+    values, checked, violated = body["values"], body["constraints"]["checked"], body["constraints"]["violated"]
+    given, gaps, best_of = values["sequences"], values["without_value"], config.get("best_of", 1)
+    checks = f", {checked} checked against the constraints, {violated} violating one" if config["constraints"] else ""
+    found = [f"{given} sequences{checks}"]
+    if best_of > 1:
+        found.append(
+            f"{checked} drawn (best_of={best_of}), {given} kept by non-dominated sorting; sequences without a value "
+            f"in every objective are never kept ({gaps} of {checked}), and what is kept follows the objectives, "
+            "no longer the model's law"
+        )
+        if given < config["n"]:
+            found.append(f"fewer than n={config['n']}: no more than {given} sequences have a value in every objective")
+    elif gaps:
+        found.append(
+            f"{gaps} of {given} sequences have no value in some objective: they stand without a number, and count "
+            "neither for the Pareto front nor for the hypervolume"
+        )
+    return found
