@@ -9,7 +9,6 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -118,16 +117,6 @@ def checked(member: Any, base: type[T], key: str) -> type[T]:
     if "paper" in inspect.get_annotations(base) and not isinstance(getattr(member, "paper", None), Paper):
         raise UserError(f"{key} names no paper: give the class paper = Paper('ours', 'what it is')")
     return member
-
-
-def construct(label: str, member: Callable[..., T], *arguments: Any, **options: Any) -> T:
-    """`member(*arguments, **options)`; what it refuses is the user's error, told under `label`."""
-    try:
-        return member(*arguments, **options)
-    except UserError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{label}: {' '.join(str(error).split())}") from error
 
 
 def installed(name: str) -> dict[str, EntryPoint]:

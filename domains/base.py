@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from typing import Any, ClassVar
 
 from core.guidance.constraints.base import Constraint
 from core.registry import Paper
+
+_NEGATIVE = re.compile(r"-\d*\.?\d+(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
 
 def shown(text: str, limit: int = 60) -> str:
@@ -21,6 +24,12 @@ def shown(text: str, limit: int = 60) -> str:
 def named(path: str | Path) -> str:
     """A path made fit for one line of a message, whole."""
     return shown(str(path), len(str(path)) * len(r"\U00000000"))
+
+
+def guarded(text: str) -> str:
+    """Text as a cell of a table that no spreadsheet reads as a formula; negative numbers stay as they are."""
+    opens_a_formula = text.startswith(("=", "+", "-", "@", "\t", "\r")) and not _NEGATIVE.fullmatch(text)
+    return "'" + text if opens_a_formula else text
 
 
 @dataclass(frozen=True)

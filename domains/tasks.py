@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 import importlib.resources
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from core.errors import UserError
+from core.errors import UserError, as_user_error
 from core.guidance.constraints import registry as core_constraints
 from core.guidance.objectives import registry as core_objectives
 from core.registry import Registry, did_you_mean
@@ -41,6 +41,19 @@ class Task:
             raise UserError(f"domain {domain} has no task {name!r}{did_you_mean(name, known)}")
         body = yaml.safe_load(file.read_text(encoding="utf-8"))
         return Task(domain=domain, **{**body, "metrics": tuple(body["metrics"])})
+
+    @staticmethod
+    def of(config: Mapping[str, Any]) -> Task:
+        """The task of a run, its YAML and what the run's configuration says otherwise.
+
+        Raises `UserError` for a task, a key or a metric that there is not.
+        """
+        task = Task.load(config["domain"], config["task"]["name"])
+        with as_user_error(f"task {task.name}"):
+            task = replace(task, **{**config["task"], "metrics": tuple(config["task"].get("metrics", task.metrics))})
+        for name in task.metrics:
+            task.package("metrics").registry.get(name)
+        return task
 
     def package(self, room: str) -> Any:
         """A room of the task's domain, such as `metrics` or `render`."""

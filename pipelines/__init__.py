@@ -88,7 +88,7 @@ def cite(run: str | Path) -> str:
 
 def data(name: str | None = None) -> Any:
     """The named data sets; with `name`, the path of that one, checked by its hash."""
-    from pipelines.catalogue import data_get, data_sets
+    from pipelines.data_sets import data_get, data_sets
 
     return data_sets() if name is None else data_get(name)
 

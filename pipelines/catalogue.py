@@ -1,16 +1,12 @@
-"""What there is: `motif list`, `cite`, `data`, `check` and `rerun`."""
+"""What there is and what was used: `motif list`, `cite` and `rerun`."""
 
 from __future__ import annotations
 
-import importlib.resources
-import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from core.backbones.mixers import registry as mixers
 from core.decoding import registry as samplers
@@ -20,10 +16,9 @@ from core.guidance.items import parse_item
 from core.processes import registry as processes
 from core.processes.schedules import registry as schedules
 from core.processes.transitions import registry as transitions
-from core.registry import Paper, Registry, did_you_mean
+from core.registry import Paper, Registry
 from domains.tasks import DOMAINS, Task, default_task
-from pipelines.compose import configurations
-from pipelines.data_sets import data_folder, located
+from pipelines.compose import config_folder, configurations
 from pipelines.run import read_run
 
 _REPEATED = ("prepare", "train", "generate", "evaluate")
@@ -43,16 +38,11 @@ def registries() -> dict[str, Registry[Any]]:
 
 def listing() -> dict[str, Any]:
     """Tasks and the members of every registry with their papers."""
-    config = Path(str(importlib.resources.files("configs")))
-    tasks = [f"{path.parent.name}/{path.stem}" for path in sorted((config / "task").rglob("*.yaml"))]
-    body: dict[str, Any] = {"task": {name: {"paper": _task_paper(config, name)} for name in tasks}}
+    tasks = [Task.load(path.parent.name, path.stem) for path in sorted((config_folder() / "task").rglob("*.yaml"))]
+    body: dict[str, Any] = {"task": {f"{task.domain}/{task.name}": {"paper": task.paper} for task in tasks}}
     for name, registry in registries().items():
         body[name] = {key: _described(member.paper) for key, member in registry.members().items()}
     return body
-
-
-def _task_paper(config: Path, name: str) -> str:
-    return yaml.safe_load((config / "task" / f"{name}.yaml").read_text(encoding="utf-8"))["paper"]
 
 
 def _described(paper: Paper) -> dict[str, str]:
@@ -86,7 +76,7 @@ def _escaped(text: str) -> str:
 
 def _used(config: Mapping[str, Any]) -> Iterator[tuple[str, str, Paper]]:
     """Role, key and paper of every member that a run of this configuration used."""
-    verb, task = config["verb"], Task.load(config["domain"], config["task"]["name"])
+    verb, task = config["verb"], Task.of(config)
     model = config if verb == "train" else None
     if verb in ("generate", "evaluate"):
         from core.training.checkpoint import read_config
@@ -108,31 +98,6 @@ def _used(config: Mapping[str, Any]) -> Iterator[tuple[str, str, Paper]]:
         found += [(task.package("metrics").registry, name) for name in task.metrics]
     for registry, name in found:
         yield registry.name, name, registry.get(name).paper
-
-
-def data_sets() -> list[dict[str, Any]]:
-    """The named data sets, and whether each is present."""
-    folder = Path(str(importlib.resources.files("configs"))) / "data"
-    found = []
-    for file in sorted(folder.glob("*.yaml")):
-        body = yaml.safe_load(file.read_text(encoding="utf-8"))
-        found.append({**body, "present": (data_folder() / body["path"]).is_file()})
-    return found
-
-
-def data_get(name: str) -> Path:
-    """Where a named set lies; what is not there is told with how to obtain it, as no set is a single download."""
-    known = {entry["name"]: entry for entry in data_sets()}
-    if name not in known:
-        raise UserError(f"unknown data set {name!r}{did_you_mean(name, tuple(known))}")
-    entry = known[name]
-    if not entry["present"]:
-        place = data_folder() / entry["path"]
-        raise UserError(
-            f"{name} ({entry['licence']}): make the file from {entry['upstream']} "
-            f"and put it at {place}, sha256 {entry['sha256']}"
-        )
-    return located(entry)
 
 
 def repetition(run: Path, out: str | None) -> tuple[str, dict[str, Any]]:
@@ -157,7 +122,3 @@ def as_text(body: Mapping[str, Mapping[str, Mapping[str, str]]]) -> str:
             lines.append(group)
             lines += [f"  {key:<24} {entry.get('title', entry.get('paper', ''))}" for key, entry in members.items()]
     return "\n".join(lines)
-
-
-def as_json(body: Mapping[str, Any] | Sequence[Any]) -> str:
-    return json.dumps(body, indent=1)

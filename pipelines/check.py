@@ -27,7 +27,7 @@ from core.guidance.constraints.base import Constraint, Projection
 from core.guidance.items import parse_item
 from core.guidance.objectives.base import Objective
 from core.processes.base import Process
-from core.registry import Paper, is_file_reference, load_reference
+from core.registry import checked, is_file_reference, load_reference
 from core.tokenizers.base import Tokenizer, Vocabulary
 from domains.tasks import default_task
 from pipelines.catalogue import registries
@@ -56,11 +56,7 @@ def check(name: str) -> Iterator[str]:
     base = next((base for base in laws if inspect.isclass(member) and issubclass(member, base)), None)
     if base is None:
         raise UserError(f"{name}: derives from none of {', '.join(base.__name__ for base in laws)}")
-    missing = ", ".join(sorted(getattr(member, "__abstractmethods__", ())))
-    if missing:
-        raise UserError(f"{name} lacks {missing} of the {base.__name__} contract")
-    if not isinstance(getattr(member, "paper", None), Paper):
-        raise UserError(f"{name} names no paper: give the class paper = Paper('ours', 'what it is')")
+    checked(member, base, name)
     yield f"{name}: a {base.__name__}"
     try:
         yield from laws[base](member, *item.arguments)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -116,12 +117,12 @@ def _perform(verb: str, config: Mapping[str, Any]) -> None:
 
 
 def _list(rest: list[str]) -> int:
-    from pipelines.catalogue import as_json, as_text, listing
+    from pipelines.catalogue import as_text, listing
 
     parser = _Parser("motif list")
     parser.add_argument("--json", action="store_true", help="machine-readable")
     options = parser.parse_args(rest)
-    print(as_json(listing()) if options.json else as_text(listing()))
+    print(json.dumps(listing(), indent=1) if options.json else as_text(listing()))
     return 0
 
 
@@ -135,7 +136,7 @@ def _cite(rest: list[str]) -> int:
 
 
 def _data(rest: list[str]) -> int:
-    from pipelines.catalogue import data_get, data_sets
+    from pipelines.data_sets import data_get, data_sets
 
     parser = _Parser("motif data")
     commands = parser.add_subparsers(dest="command", required=True)

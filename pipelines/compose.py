@@ -74,7 +74,7 @@ def configurations(verb: str, words: Sequence[str], multirun: bool = False) -> l
 
 def _configuration(verb: str, job: Sequence[str], asked: _Words) -> dict[str, Any]:
     config = _compose(verb, asked.for_hydra(verb, job))
-    if not isinstance(config["seed"], int) or config["seed"] not in _SEEDS:
+    if type(config["seed"]) is not int or config["seed"] not in _SEEDS:
         raise UserError(f"seed={config['seed']}: a whole number from 0 to {_SEEDS[-1]} is needed")
     config["domain"] = asked.domain
     for key, value in asked.texts.items():
@@ -85,6 +85,13 @@ def _configuration(verb: str, job: Sequence[str], asked: _Words) -> dict[str, An
     if mixer is not None:
         config["model"]["pattern"] = [mixer]
     return config
+
+
+def refuse_small(values: Mapping[str, Any], least: Mapping[str, int], group: str = "") -> None:
+    """`UserError` for a value that is no whole number from its least one up; `group` is what its key starts with."""
+    for key, smallest in least.items():
+        if type(values[key]) is not int or values[key] < smallest:
+            raise UserError(f"{group}{key}={values[key]}: a whole number from {smallest} up is needed")
 
 
 def words_of(options: Mapping[str, Any]) -> list[str]:
@@ -129,7 +136,7 @@ def commented_keys(text: str) -> list[Key]:
 
 def help_text(verb: str) -> str:
     """Every key of a verb, with its default and the comment above it, and the groups it composes."""
-    source = (_configs() / f"{verb}.yaml").read_text(encoding="utf-8")
+    source = (config_folder() / f"{verb}.yaml").read_text(encoding="utf-8")
     lines = [source.splitlines()[0].strip("# "), "", "keys"]
     lines += [_shown(key) for key in commented_keys(source) if key.value]
     for entry in yaml.safe_load(source)["defaults"]:
@@ -143,7 +150,7 @@ def _group_help(group: str, chosen: str | None) -> list[str]:
     """The members of a group; their keys too, except where they are data and not choices."""
     lines = ["", f"{group}=" + (f"{chosen} unless told" if chosen else "")]
     for member in _members(group):
-        text = (_configs() / group / f"{member}.yaml").read_text(encoding="utf-8")
+        text = (config_folder() / group / f"{member}.yaml").read_text(encoding="utf-8")
         about = next(line.strip("# ") for line in text.splitlines() if not line.startswith("# @"))
         lines.append(f"  {member}: {about}")
         if group not in ("task", "data", "experiment"):
@@ -156,13 +163,14 @@ def _shown(key: Key) -> str:
     return f"  {key.name + '=' + key.value:<34} {key.comment}".rstrip()
 
 
-def _configs() -> Path:
+def config_folder() -> Path:
+    """Where our YAML files lie."""
     return Path(str(resources.files("configs")))
 
 
 def _members(group: str) -> list[str]:
     """The YAML files of a group, by the name that the command line gives them."""
-    folder = _configs() / group
+    folder = config_folder() / group
     return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
 
 
@@ -245,7 +253,7 @@ def _refusal(verb: str, error: Exception) -> str:
     if key is None:
         several = ", or add --multirun to run each" if str(error).startswith("Ambiguous value") else ""
         return _first_line(error) + several
-    source = (resources.files("configs") / f"{verb}.yaml").read_text(encoding="utf-8")
+    source = (config_folder() / f"{verb}.yaml").read_text(encoding="utf-8")
     known = tuple(entry.name for entry in commented_keys(source))
     return f"unknown key {key[1]!r}{did_you_mean(key[1], known)}"
 
@@ -264,8 +272,3 @@ def _command(verb: str, job: Sequence[str], asked: _Words, out: str) -> str:
 
 def _joined(verb: str, words: Sequence[str]) -> str:
     return shlex.join(["motif", verb, *words])
-
-
-def dump(config: Mapping[str, Any]) -> str:
-    """A configuration as YAML."""
-    return yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import tempfile
@@ -25,15 +24,15 @@ from core.evaluation.ngram import NGram
 from core.guidance.constraint_set import ConstraintSet
 from core.guidance.items import rules, targets
 from core.guidance.objectives.base import Scoreboard
-from core.processes._length import refuse_long
 from core.processes.base import Likelihood
 from domains.tasks import Task
-from pipelines.generate import DRAWN, Drawing
+from pipelines.compose import refuse_small
+from pipelines.generate import Drawing
 from pipelines.load import Loaded, configured
 from pipelines.page import Page
 from pipelines.present import Outcome, Reference, measure, model_of, present, read_reference
 from pipelines.reading import read_records, write_skipped
-from pipelines.run import Run
+from pipelines.run import DRAWN, Run
 
 _BATCH_TOKENS = 8192
 _ORDERS = (1, 2, 3, 4, 5, 6, 8, 10)
@@ -43,19 +42,13 @@ _NORMAL = 1.96
 
 def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
     """Judge `input`, or the checkpoint on the test split of `data`; the content of metrics.json."""
-    task = Task.load(config["domain"], config["task"]["name"])
+    task = Task.of(config)
     if config["input"]:
         return _evaluate_file(config, task)
-    _check_numbers(config)
+    refuse_small(config, {"n": 0, "batch_size": 1, "points": 2})
     loaded = configured(config, task)
     with _prepared(config) as folder:
         return _evaluate_model(config, task, loaded, folder)
-
-
-def _check_numbers(config: Mapping[str, Any]) -> None:
-    for key, least in (("n", 0), ("batch_size", 1), ("points", 2)):
-        if not isinstance(config[key], int) or config[key] < least:
-            raise UserError(f"{key}={config[key]}: a whole number from {least} up is needed")
 
 
 def _evaluate_file(config: Mapping[str, Any], task: Task) -> dict[str, Any]:
@@ -68,9 +61,8 @@ def _evaluate_file(config: Mapping[str, Any], task: Task) -> dict[str, Any]:
     reference = read_reference(Path(config["checkpoint"] or task.pretrained_folder))
     run = Run("evaluate", config)
     write_skipped(run.folder / "skipped.csv", reading)
-    scores, kept = board.score(values), range(len(values))
     names = [record.name for record in reading.records]
-    outcome = Outcome(task, None, reference, bound, board, names, values, scores, kept, reading=reading)
+    outcome = Outcome(task, None, reference, bound, board, names, values, range(len(values)), reading=reading)
     metrics = present(run, outcome)
     run.finish()
     return metrics
@@ -93,12 +85,9 @@ def _prepared(config: Mapping[str, Any]) -> Iterator[Path]:
 
 
 def _evaluate_model(config: Mapping[str, Any], task: Task, loaded: Loaded, folder: Path) -> dict[str, Any]:
-    digest = hashlib.sha256(loaded.tokenizer.to_json(task.tokenizer["name"]).encode()).hexdigest()
-    shards = TokenShards.open(folder, digest)
-    for split in ("train", "valid", "test"):
-        if not len(shards.split(split)):
-            raise UserError(f"{folder}: the split {split} is empty, prepare more data")
-    refuse_long(torch.as_tensor(shards.split("test").lengths), loaded.limit)
+    shards = TokenShards.open(folder, loaded.tokenizer.sha256(task.tokenizer["name"]))
+    shards.require("train", "valid", "test")
+    loaded.model.process.refuse_long(torch.as_tensor(shards.split("test").lengths))
     run = Run("evaluate", config)
     calls: list[None] = []
     counter = loaded.model.network.register_forward_hook(lambda *_: calls.append(None))
@@ -140,15 +129,14 @@ def _evaluate_model(config: Mapping[str, Any], task: Task, loaded: Loaded, folde
 
 def _drawn(config: Mapping[str, Any], task: Task, loaded: Loaded, run: Run, shards: TokenShards) -> Outcome:
     """Samples of the model, to be measured against the data's own splits."""
-    free = ConstraintSet([], loaded.tokenizer, range(1, loaded.limit + 1))
+    free = ConstraintSet([], loaded.tokenizer, range(1, loaded.model.process.limit + 1))
     drawing = Drawing({**config, "best_of": 1}, loaded.model, loaded.tokenizer, free)
     values = drawing.all(run)
     (run.folder / DRAWN).unlink()
     splits = [[loaded.tokenizer.decode(row.tolist()) for row in shards.split(name)] for name in ("train", "test")]
     reference = Reference(_name_of(shards.folder), shards.sha256, *splits)
-    names, board = [f"s{i}" for i in range(len(values))], Scoreboard(())
-    scores, kept = board.score(values), range(len(values))
-    return Outcome(task, loaded, reference, (), board, names, values, scores, kept, drawing.network_calls)
+    names, kept = [f"s{i}" for i in range(len(values))], range(len(values))
+    return Outcome(task, loaded, reference, (), Scoreboard(()), names, values, kept, drawing.network_calls)
 
 
 def _name_of(folder: Path) -> str:
@@ -192,15 +180,17 @@ def _beside(nll: Any, tokens: Any, best: tuple[str, Any], seed: int) -> dict[str
 def likelihood_of(loaded: Loaded, shards: TokenShards, points: int, seed: int) -> Likelihood:
     """NLL of every sequence of a split, in its order, each with noise of its own."""
     loader = BatchLoader(shards, _BATCH_TOKENS, fill=loaded.tokenizer.vocabulary.pad)
-    process, network = loaded.model.process, loaded.model.network
+    process, network, device = loaded.model.process, loaded.model.network, loaded.model.device
     batches = loader.batches(0)
     parts = [
-        process.likelihood(network, loader.collate(rows), Noise.start(seed, torch.from_numpy(rows)), points)
+        process.likelihood(
+            network, loader.collate(rows).to(device), Noise.start(seed, torch.from_numpy(rows).to(device)), points
+        )
         for rows in tqdm(batches, desc="likelihood", unit="batch")
     ]
     place = torch.from_numpy(np.argsort(np.concatenate(batches)))
     nll, error, tokens = (
-        torch.cat([getattr(part, name) for part in parts])[place] for name in ("nll", "error", "tokens")
+        torch.cat([getattr(part, name) for part in parts]).cpu()[place] for name in ("nll", "error", "tokens")
     )
     return Likelihood(nll, parts[0].kind, error, tokens)
 

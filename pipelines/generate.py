@@ -15,8 +15,7 @@ from tqdm import tqdm
 
 from core.data.noise import Noise
 from core.decoding import registry as samplers
-from core.decoding.base import Sampler
-from core.errors import UserError
+from core.errors import UserError, as_user_error
 from core.guidance.constraint_set import ConstraintSet
 from core.guidance.items import rules, targets
 from core.guidance.objectives.base import Scoreboard
@@ -26,12 +25,10 @@ from core.processes.base import Process
 from core.tokenizers.base import Tokenizer
 from core.training.model import GenerativeModel
 from domains.tasks import Task
+from pipelines.compose import refuse_small
 from pipelines.load import Loaded, configured
 from pipelines.present import Outcome, present, read_reference
-from pipelines.run import Run
-
-# Batches drawn so far, while a run is unfinished.
-DRAWN = "drawn.jsonl"
+from pipelines.run import DRAWN, Run
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,14 +43,14 @@ class Generation:
 
 def generate(config: Mapping[str, Any], loaded: Loaded | None = None) -> Generation:
     """Load, draw, check, score, select, report."""
-    task = Task.load(config["domain"], config["task"]["name"])
+    task = Task.of(config)
     loaded = loaded or configured(config, task)
     board = Scoreboard(targets(config["objectives"], task.objectives))
     asked = rules(config["constraints"], task.constraints)
-    _check_numbers(config)
+    refuse_small(config, {"n": 1, "best_of": 1, "batch_size": 1})
     if config["best_of"] > 1 and not board.targets:
         raise UserError("best_of needs objectives to choose by")
-    constraints = ConstraintSet(asked, loaded.tokenizer, range(1, loaded.limit + 1))
+    constraints = ConstraintSet(asked, loaded.tokenizer, range(1, loaded.model.process.limit + 1))
     drawn = Drawing(config, loaded.model, loaded.tokenizer, constraints)
     reference, bound = read_reference(loaded.folder), constraints.constraints
     run = Run("generate", config)
@@ -61,16 +58,10 @@ def generate(config: Mapping[str, Any], loaded: Loaded | None = None) -> Generat
     scores = board.score(values)
     kept = _select(config, board, scores)
     names = [f"s{i}" for i in range(len(values))]
-    outcome = Outcome(task, loaded, reference, bound, board, names, values, scores, kept, drawn.network_calls)
+    outcome = Outcome(task, loaded, reference, bound, board, names, values, kept, drawn.network_calls)
     metrics = present(run, outcome)
     (run.folder / DRAWN).unlink()
     return Generation(tuple(outcome.samples), scores[kept], metrics, run.finish())
-
-
-def _check_numbers(config: Mapping[str, Any]) -> None:
-    for key in ("n", "best_of", "batch_size"):
-        if not isinstance(config[key], int) or config[key] < 1:
-            raise UserError(f"{key}={config[key]}: a whole number from 1 up is needed")
 
 
 def _select(config: Mapping[str, Any], board: Scoreboard, scores: NDArray[np.float64]) -> list[int]:
@@ -99,7 +90,10 @@ class Drawing:
         self.config, self.model, self.tokenizer, self.constraints = config, model, tokenizer, constraints
         self.network_calls = 0
         settings = {key: value for key, value in (config.get("sampler") or {}).items() if key != "name"}
-        self.sampler = make_sampler(sampler_name(config, type(model.process)), settings)
+        name = sampler_name(config, type(model.process))
+        member = samplers.get(name)
+        with as_user_error(f"sampler {name}"):
+            self.sampler = member(**settings)
 
     def all(self, run: Run) -> list[Any]:
         """Every sequence, decoded, by its number."""
@@ -119,7 +113,7 @@ class Drawing:
 
     def _batches(self, first: int, total: int) -> Iterator[tuple[list[list[int]], int]]:
         for start in range(first, total, self.config["batch_size"]):
-            ids = torch.arange(start, min(start + self.config["batch_size"], total))
+            ids = torch.arange(start, min(start + self.config["batch_size"], total), device=self.model.device)
             noise = Noise.start(self.config["seed"], ids)
             with torch.no_grad():
                 lengths = self.model.process.lengths(noise, self.constraints.feasible_lengths)
@@ -135,11 +129,3 @@ def sampler_name(config: Mapping[str, Any], process: type[Process]) -> str:
     if name == "ancestral" != default:
         raise UserError("sampler=ancestral needs an autoregressive checkpoint, drop it or name another")
     return name
-
-
-def make_sampler(name: str, settings: Mapping[str, Any]) -> Sampler:
-    """A registered sampler; settings that it does not take are the user's error."""
-    try:
-        return samplers.get(name)(**settings)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"sampler {name}: {error}") from error

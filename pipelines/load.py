@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from core.errors import UserError
@@ -20,6 +20,9 @@ from core.tokenizers.base import Tokenizer
 from core.training.checkpoint import load_weights, read_config, read_tokenizer
 from core.training.model import GenerativeModel, build_model
 from domains.tasks import Task
+
+if TYPE_CHECKING:
+    from pipelines.generate import Generation
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +35,7 @@ class Loaded:
     tokenizer: Tokenizer[Any]
     model: GenerativeModel
 
-    def generate(self, **options: Any) -> Any:
+    def generate(self, **options: Any) -> Generation:
         """`generate` with this checkpoint; the options are those of the command line.
 
         Without `out` each call writes to a new folder below `runs`.
@@ -49,16 +52,6 @@ class Loaded:
         return Scoreboard(targets(objectives, self.task.objectives)).score(sequences)
 
     @property
-    def limit(self) -> int:
-        """The longest sequence it writes: the process's `limit`, by configuration or by default."""
-        process = type(self.model.process)
-        named = self.config["process"].get("limit")
-        default = inspect.signature(process).parameters.get("limit")
-        if named is None and (default is None or not isinstance(default.default, int)):
-            raise UserError(f"process {process.__name__} states no limit: give its constructor a parameter limit")
-        return named if named is not None else default.default  # type: ignore[union-attr]
-
-    @property
     def references(self) -> dict[str, str]:
         """The files its process and mixer came from, as the keys that name them again."""
         names = {"process": [self.config["process"]["name"]]}
@@ -67,11 +60,15 @@ class Loaded:
         return {key: each[0] for key, each in found.items() if each}
 
 
-def load(checkpoint: str | Path, process: str | None = None, mixer: str | None = None) -> Loaded:
+def load(
+    checkpoint: str | Path, process: str | None = None, mixer: str | None = None, accelerator: str = "auto"
+) -> Loaded:
     """Open a checkpoint folder; `UserError` names what is wrong with it.
 
     `process` and `mixer` name the trusted files of a checkpoint that was trained with such.
+    accelerator: cpu, gpu, or auto for a GPU where there is one.
     """
+    device = _device(accelerator)
     folder = Path(checkpoint)
     if not folder.is_dir():
         raise UserError(f"checkpoint {folder}: no such folder")
@@ -80,7 +77,15 @@ def load(checkpoint: str | Path, process: str | None = None, mixer: str | None =
     tokenizer = task.make_tokenizer(read_tokenizer(folder))
     model = build_model(config, tokenizer.vocabulary)
     load_weights(folder, model)
-    return Loaded(folder, config, task, tokenizer, model.eval())
+    return Loaded(folder, config, task, tokenizer, model.to(device).eval())
+
+
+def _device(accelerator: str) -> str:
+    if accelerator not in ("auto", "cpu", "gpu"):
+        raise UserError(f"accelerator={accelerator}: known are auto, cpu and gpu")
+    if accelerator == "gpu" and not torch.cuda.is_available():
+        raise UserError("accelerator=gpu: this machine has no GPU that torch can use, pass accelerator=auto")
+    return "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def _unused(out: str) -> str:
@@ -91,7 +96,7 @@ def _unused(out: str) -> str:
 
 def configured(config: Mapping[str, Any], task: Task) -> Loaded:
     """The checkpoint that a run's configuration names, else the task's bundled one."""
-    return load(config["checkpoint"] or task.pretrained_folder, *references(config))
+    return load(config["checkpoint"] or task.pretrained_folder, *references(config), config["accelerator"])
 
 
 def references(config: Mapping[str, Any]) -> tuple[str | None, str | None]:

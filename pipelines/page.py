@@ -15,16 +15,16 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
 from core.backbones.mixers import registry as mixers
-from core.evaluation.hypervolume import nondominated
 from core.evaluation.report import Report
 from core.evaluation.report.plots import bar, histogram, scatter_matrix
 from core.guidance.constraints.base import Constraint, Violation
 from core.guidance.objectives.base import Target
+from core.guidance.pareto import fronts
 from core.registry import Paper
 from domains.base import ReadReport
 from domains.tasks import Task
 from pipelines.load import Loaded
-from pipelines.run import Run, file_hash
+from pipelines.run import DRAWN, Run, file_hash
 from pipelines.summary import statements
 
 # A page of more rows is slow to open; the files hold them all.
@@ -242,7 +242,7 @@ class Page:
         self.report.table(["member", "paper or source", "arXiv", "where ours differs"], rows, sortable=False)
         self.report.text(f"As BibTeX: {shlex.join(['motif', 'cite', str(config['out'])])}")
         self.report.section("Files")
-        files = sorted(path.name for path in self.run.folder.iterdir() if path.name != "drawn.jsonl")
+        files = sorted(path.name for path in self.run.folder.iterdir() if path.name != DRAWN)
         self.report.links({name: name for name in files})
         self.report.write(self.run.folder / "report.html")
 
@@ -254,10 +254,8 @@ class Page:
 
 def _front(utilities: Float[np.ndarray, "N M"]) -> Bool[np.ndarray, " N"]:
     """Which rows nothing dominates; a row with a gap is never among them."""
-    complete = np.flatnonzero(~np.isnan(utilities).any(axis=1))
-    front = np.zeros(len(utilities), dtype=bool)
-    front[complete[nondominated(utilities[complete])]] = True
-    return front
+    first = next(fronts(utilities), np.zeros(0, dtype=np.int64))
+    return np.isin(np.arange(len(utilities)), first)
 
 
 def _median(values: Float[np.ndarray, " N"]) -> float | None:

@@ -21,7 +21,7 @@ SPLITS = ("train", "valid", "test")
 
 def prepare(config: Mapping[str, Any]) -> Path:
     """Read, check, split and tokenise; returns the folder."""
-    task = Task.load(config["domain"], config["task"]["name"])
+    task = Task.of(config)
     if config["input"]:
         file, reader = Path(config["input"]), config["reader"]
     else:
@@ -31,9 +31,9 @@ def prepare(config: Mapping[str, Any]) -> Path:
     splits = split_records(report.records, config["seed"])
     encoded = {name: [tokenizer.encode(record.value) for record in splits[name]] for name in SPLITS}
     run = Run("prepare", config)
-    saved = tokenizer.to_json(task.tokenizer["name"])
-    shards = TokenShards.write(run.folder, encoded, hashlib.sha256(saved.encode()).hexdigest())
-    (run.folder / "tokenizer.json").write_text(saved, encoding="utf-8")
+    key = task.tokenizer["name"]
+    shards = TokenShards.write(run.folder, encoded, tokenizer.sha256(key))
+    (run.folder / "tokenizer.json").write_text(tokenizer.to_json(key), encoding="utf-8")
     (run.folder / "card.md").write_text(_card(file, config, report, encoded), encoding="utf-8")
     write_skipped(run.folder / "skipped.csv", report)
     values = {name: len(encoded[name]) for name in SPLITS} | {"skipped": len(report.skipped)}

@@ -7,6 +7,7 @@ import gzip
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,8 @@ class Reference:
 class Outcome:
     """Sequences that a run drew or read, and all that is needed to judge them.
 
-    values: every one, with `names`; scores: raw, `[N, M]`, NaN where an objective has no value;
-    kept: indices of those that are given out; loaded: None where no model took part; reading: what
-    the reader of a user's file says.
+    values: every one, with `names`; kept: indices of those that are given out; loaded: None where no
+    model took part; reading: what the reader of a user's file says.
     """
 
     task: Task
@@ -54,10 +54,14 @@ class Outcome:
     board: Scoreboard
     names: Sequence[str]
     values: Sequence[Any]
-    scores: Float[np.ndarray, "N M"]
     kept: Sequence[int]
     network_calls: int = 0
     reading: ReadReport | None = None
+
+    @cached_property
+    def scores(self) -> Float[np.ndarray, "N M"]:
+        """Raw scores of all `values`, NaN where an objective has none."""
+        return self.board.score(self.values)
 
     @property
     def samples(self) -> list[Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import UserError
-from domains.base import ReadReport
+from domains.base import ReadReport, guarded
 from domains.tasks import Task
 
 
@@ -36,10 +36,5 @@ def write_skipped(path: Path, report: ReadReport) -> None:
         writer = csv.writer(stream)
         writer.writerow(["file", "record", "position", "reason"])
         for entry in report.skipped:
-            cells = [entry.file, entry.record, "" if entry.position is None else entry.position, entry.reason]
-            writer.writerow([_guarded(cell) for cell in cells])
-
-
-def _guarded(cell: object) -> object:
-    """No text of the user's file becomes a spreadsheet formula."""
-    return "'" + cell if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+            place = "" if entry.position is None else str(entry.position)
+            writer.writerow([guarded(cell) for cell in (entry.file, entry.record, place, entry.reason)])

@@ -15,9 +15,10 @@ from typing import Any
 import yaml
 
 from core.errors import UserError
-from pipelines.compose import dump
 
 SCHEMA = 1
+# Batches drawn so far, while a run is unfinished.
+DRAWN = "drawn.jsonl"
 _REPORTED = ("motif-suite", "torch", "lightning", "numpy", "biopython", "rdkit")
 
 
@@ -36,7 +37,7 @@ class Run:
         if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
             raise UserError(f"{self.out}: exists and is not empty, choose another out=")
         saved = self.folder / "config.yaml"
-        text = dump({"verb": verb, **self.config})
+        text = yaml.safe_dump({"verb": verb, **self.config}, sort_keys=False, allow_unicode=True)
         if saved.is_file() and saved.read_text(encoding="utf-8") != text:
             raise UserError(f"{self.folder}: holds an unfinished run of another configuration, remove it first")
         self.resumed = saved.is_file()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import platform
 import shutil
 import signal
@@ -23,12 +22,13 @@ from core.training.checkpoint import save_checkpoint
 from core.training.model import GenerativeModel, build_model
 from core.training.module import GenerativeModule
 from domains.tasks import Task
+from pipelines.compose import refuse_small
 from pipelines.run import Run
 
 
 def train(config: Mapping[str, Any]) -> Path:
     """Train from the prepared folder `data.path`; returns the checkpoint's folder."""
-    task = Task.load(config["domain"], config["task"]["name"])
+    task = Task.of(config)
     prepared = Path(config["data"]["path"])
     saved = prepared / "tokenizer.json"
     if not saved.is_file():
@@ -36,13 +36,11 @@ def train(config: Mapping[str, Any]) -> Path:
     settings = config["trainer"]
     _check(settings)
     tokenizer = task.make_tokenizer()
-    digest = hashlib.sha256(tokenizer.to_json(task.tokenizer["name"]).encode()).hexdigest()
+    digest = tokenizer.sha256(task.tokenizer["name"])
     data = ShardDataModule(
         prepared, settings["batch_tokens"], fill=tokenizer.vocabulary.pad, seed=config["seed"], tokenizer_sha256=digest
     )
-    for split in ("train", "valid"):
-        if not len(data.shards.split(split)):
-            raise UserError(f"{prepared}: the split {split} is empty, prepare more sequences")
+    data.shards.require("train", "valid")
     lightning.seed_everything(config["seed"], verbose=False)
     model = build_model(config, tokenizer.vocabulary)
     model.process.fit(torch.as_tensor(data.shards.split("train").lengths))
@@ -73,9 +71,7 @@ def train(config: Mapping[str, Any]) -> Path:
 
 
 def _check(settings: Mapping[str, Any]) -> None:
-    for key in ("steps", "batch_tokens", "validate_every", "save_every"):
-        if not isinstance(settings[key], int) or settings[key] < 1:
-            raise UserError(f"trainer.{key}={settings[key]}: a whole number from 1 up is needed")
+    refuse_small(settings, dict.fromkeys(("steps", "batch_tokens", "validate_every", "save_every"), 1), "trainer.")
     if settings["validate_every"] > settings["steps"]:
         raise UserError(f"trainer.validate_every is above trainer.steps={settings['steps']}: no weights would be kept")
     if settings["accelerator"] == "gpu" and not torch.cuda.is_available():

@@ -67,9 +67,7 @@ def divisible(batches: list[np.ndarray], world: int) -> list[np.ndarray]:
 def _generator(lengths: np.ndarray, budget: int, seed: int, epoch: int) -> np.random.Generator:
     if len(lengths) and lengths.max() > budget:
         place = int(lengths.argmax())
-        raise UserError(
-            f"sequence {place + 1} has {lengths[place]} tokens, more than batch_tokens={budget}: raise it"
-        )
+        raise UserError(f"sequence {place + 1} has {lengths[place]} tokens, more than batch_tokens={budget}: raise it")
     return np.random.default_rng([seed, epoch])
 
 

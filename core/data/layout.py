@@ -89,9 +89,7 @@ class Layout:
     def to(self, device: torch.device | str) -> Layout:
         """The same layout on another device."""
         tensors = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        return replace(
-            self, **{name: value.to(device) for name, value in tensors.items() if isinstance(value, Tensor)}
-        )
+        return replace(self, **{name: value.to(device) for name, value in tensors.items() if isinstance(value, Tensor)})
 
     def select(self, index: Int[Tensor, " K"]) -> Layout:
         """Sequences `index` of a padded layout, in that order."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -40,6 +41,11 @@ class SequenceBatch:
     fixed: Bool[Tensor, "B L *F"] | None = None
     condition: Float[Tensor, "N C"] | None = None
     memories: Mapping[str, Memory] = field(default_factory=dict)
+
+    @property
+    def fields(self) -> int:
+        """Sites that one token holds."""
+        return math.prod(self.tokens.shape[2:])
 
     def select(self, index: Int[Tensor, " K"]) -> SequenceBatch:
         """Sequences `index` of a padded batch, in that order."""

@@ -96,6 +96,12 @@ class TokenShards:
         count = self.counts[name]
         return replace(self, offsets=self.offsets[start : start + count + 1], counts={name: count})
 
+    def require(self, *names: str) -> None:
+        """`UserError` for a split that holds no sequence."""
+        for name in names:
+            if not len(self.split(name)):
+                raise UserError(f"{self.folder}: the split {name} is empty, prepare more sequences")
+
     @property
     def lengths(self) -> np.ndarray:
         """Tokens of each sequence, int64."""

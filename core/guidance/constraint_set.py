@@ -69,11 +69,6 @@ class ConstraintSet:
         """The lengths at which some sequence obeys everything, ascending."""
         return tuple(self._layered)
 
-    @property
-    def states(self) -> dict[int, int]:
-        """How many automaton states each feasible length takes."""
-        return {length: layered.states for length, layered in self._layered.items()}
-
     def draw(
         self,
         log_probs: Float[Tensor, "B L V"],

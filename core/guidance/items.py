@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.errors import UserError
+from core.errors import UserError, as_user_error
 from core.guidance.objectives.base import Direction, Objective, Target
-from core.registry import Registry, construct
+from core.registry import Registry
 
 _OPEN, _CLOSE = "([{", ")]}"
 # A weight ends the item. It never holds what paths, further arguments or quoted text hold.
@@ -100,7 +100,8 @@ def members(items: Sequence[str], registry: Registry[Any]) -> list[tuple[Item, A
     built = []
     for item in map(parse_item, items):
         member = registry.get(item.name)
-        built.append((item, construct(f"{registry.name} {item.label!r}", member, *item.arguments)))
+        with as_user_error(f"{registry.name} {item.label!r}"):
+            built.append((item, member(*item.arguments)))
     return built
 
 

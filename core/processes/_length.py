@@ -10,16 +10,6 @@ from core.data.noise import Noise, Purpose, draw
 from core.errors import UserError
 
 
-def refuse_long(lengths: Int[Tensor, " N"], limit: int) -> None:
-    """`UserError` where a sequence is longer than a model covers."""
-    longest = int(lengths.max())
-    if longest > limit:
-        raise UserError(
-            f"a sequence has {longest} tokens, above the model's {limit}: "
-            f"train with process.limit={longest}, or prepare with max_length={limit}"
-        )
-
-
 class LengthPrior(nn.Module):
     """A smoothed histogram of lengths.
 
@@ -31,8 +21,6 @@ class LengthPrior(nn.Module):
 
     def __init__(self, limit: int) -> None:
         super().__init__()
-        if limit < 1:
-            raise ValueError(f"limit {limit}: a sequence holds at least one token")
         self.limit = limit
         uniform = torch.full((limit + 1,), 1.0 / limit, dtype=torch.float64)
         uniform[0] = 0
@@ -40,7 +28,6 @@ class LengthPrior(nn.Module):
 
     def fit(self, lengths: Int[Tensor, " N"]) -> None:
         """Learn from training lengths, none of them above the limit."""
-        refuse_long(lengths, self.limit)
         counts = torch.bincount(lengths, minlength=self.limit + 1).double()
         kernel = torch.tensor([1.0, 2.0, 3.0, 2.0, 1.0], dtype=torch.float64)
         smooth = torch.nn.functional.conv1d(counts[None, None], kernel[None, None] / 9, padding=2)[0, 0]

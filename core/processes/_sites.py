@@ -8,21 +8,17 @@ from torch import Tensor
 
 from core.data.noise import Noise, Purpose
 from core.data.sequence_batch import SequenceBatch
-from core.processes.base import flat
 
 
 def per_site(batch: SequenceBatch, values: Float[Tensor, "N 1"]) -> Float[Tensor, "B S"]:
     """One value a sequence, spread over its sites."""
-    fields = flat(batch.tokens).shape[1] // max(batch.layout.shape[1], 1)
-    return values[batch.layout.owners.clamp_min(0), 0].repeat_interleave(fields, 1)
+    return values[batch.layout.owners.clamp_min(0), 0].repeat_interleave(batch.fields, 1)
 
 
 def site_uniform(batch: SequenceBatch, noise: Noise, purpose: Purpose) -> Float[Tensor, "B S"]:
     """Uniform numbers by sequence and place inside it, whatever the layout."""
-    layout = batch.layout
-    fields = flat(batch.tokens).shape[1] // max(layout.shape[1], 1)
-    width = flat(batch.tokens).shape[1] if not layout.is_packed else int(layout.lengths.max()) * fields
-    uniform = noise.uniform(width, purpose)
+    layout, fields = batch.layout, batch.fields
+    uniform = noise.uniform(layout.longest * fields, purpose)
     if not layout.is_packed:
         return uniform
     place = layout.offsets.repeat_interleave(fields, 1) * fields

@@ -12,7 +12,6 @@ from core.data.layout import Layout
 from core.data.mask import MaskSpec
 from core.data.noise import Noise, Purpose
 from core.data.sequence_batch import SequenceBatch
-from core.processes._length import refuse_long
 from core.processes._sites import site_uniform
 from core.processes.base import Likelihood, Network, Process, TokenLoss
 from core.processes.transitions.append import Append
@@ -35,12 +34,10 @@ class Autoregressive(Process):
     attends = MaskSpec("causal")
 
     def __init__(self, vocabulary: Vocabulary, limit: int = 100, context_dropout: float = 0.0) -> None:
-        super().__init__(vocabulary)
-        if limit < 1:
-            raise ValueError(f"limit {limit}: a sequence holds at least one token")
+        super().__init__(vocabulary, limit)
         if not 0 <= context_dropout < 1:
             raise ValueError(f"context_dropout {context_dropout}: a share lies in [0, 1)")
-        self.limit, self.context_dropout = limit, context_dropout
+        self.context_dropout = context_dropout
 
     @property
     def outputs(self) -> int:
@@ -48,7 +45,7 @@ class Autoregressive(Process):
 
     def fit(self, lengths: Int[Tensor, " N"]) -> None:
         """Nothing to learn: the end token carries the length. `UserError` for one above the limit."""
-        refuse_long(lengths, self.limit)
+        self.refuse_long(lengths)
 
     def lengths(self, noise: Noise, allowed: tuple[int, ...]) -> Int[Tensor, " N"]:
         return torch.zeros_like(noise.sequences)

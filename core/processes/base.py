@@ -13,6 +13,7 @@ from core.backbones.state import State
 from core.data.mask import MaskSpec
 from core.data.noise import Noise
 from core.data.sequence_batch import SequenceBatch
+from core.errors import UserError
 from core.processes.transitions.base import Transition
 from core.registry import Paper
 from core.tokenizers.base import Vocabulary
@@ -76,16 +77,18 @@ class Process(nn.Module, ABC):
     Time runs from noise at t = 0 to data at t = 1, and may differ for each site. Sites that
     the batch calls `fixed` never change. Everything random comes from a `Noise`, so the same
     noise gives the same result whatever the batch. `attends` is the mask its network needs,
-    `timed` whether the network must see the time.
+    `timed` whether the network must see the time, `limit` the longest sequence it covers.
     """
 
     paper: ClassVar[Paper]
     likelihood_kind: ClassVar[Literal["exact", "bound"]]
     attends: ClassVar[MaskSpec]
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: Vocabulary, limit: int = 100) -> None:
         super().__init__()
-        self.vocabulary = vocabulary
+        if limit < 1:
+            raise ValueError(f"limit {limit}: a sequence holds at least one token")
+        self.vocabulary, self.limit = vocabulary, limit
 
     @property
     def timed(self) -> bool:
@@ -99,6 +102,15 @@ class Process(nn.Module, ABC):
     @abstractmethod
     def fit(self, lengths: Int[Tensor, " N"]) -> None:
         """Learn from the training lengths whatever the process itself models."""
+
+    def refuse_long(self, lengths: Int[Tensor, " N"]) -> None:
+        """`UserError` where a sequence is longer than the limit."""
+        longest = int(lengths.max())
+        if longest > self.limit:
+            raise UserError(
+                f"a sequence has {longest} tokens, above the model's {self.limit}: "
+                f"train with process.limit={longest}, or prepare with max_length={self.limit}"
+            )
 
     @abstractmethod
     def corrupt(self, batch: SequenceBatch, time: Float[Tensor, "B S"], noise: Noise) -> SequenceBatch:

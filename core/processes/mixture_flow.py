@@ -29,7 +29,7 @@ class MixtureFlow(Process):
     source: `mask` starts from the mask token, `uniform` from uniform data tokens. The network
     estimates P(x1 | x_t). With the mask source a shown site is final, and P is a point mass there
     whatever the network says (SUBS); the network sees no time. With the uniform source it
-    sees kappa(t), not t, so that a trained network serves every schedule.
+    sees kappa(t), not t, so that a trained network serves every schedule; a fixed site's is 1.
 
     loss: `kl`, the generalised Kullback-Leibler bound, or `cross_entropy` with the same
     optimum. step: `exact`, the conditional kernel that jumps with probability
@@ -57,7 +57,7 @@ class MixtureFlow(Process):
         limit: int = 100,
         support: Bool[Tensor, "F V"] | None = None,
     ) -> None:
-        super().__init__(vocabulary)
+        super().__init__(vocabulary, limit)
         for value, known in (
             (source, ("mask", "uniform")),
             (loss, ("kl", "cross_entropy")),
@@ -79,6 +79,7 @@ class MixtureFlow(Process):
         return self.vocabulary.size
 
     def fit(self, lengths: Int[Tensor, " N"]) -> None:
+        self.refuse_long(lengths)
         self.length_prior.fit(lengths)
 
     def lengths(self, noise: Noise, allowed: tuple[int, ...]) -> Int[Tensor, " N"]:
@@ -87,8 +88,7 @@ class MixtureFlow(Process):
     # --- path ---------------------------------------------------------------------------
 
     def _valid(self, batch: SequenceBatch) -> Bool[Tensor, "B S"]:
-        fields = flat(batch.tokens).shape[1] // max(batch.layout.shape[1], 1)
-        return batch.layout.valid.repeat_interleave(fields, 1)
+        return batch.layout.valid.repeat_interleave(batch.fields, 1)
 
     def _source(self, batch: SequenceBatch, noise: Noise) -> Int[Tensor, "B S"]:
         tokens = flat(batch.tokens)
@@ -129,6 +129,8 @@ class MixtureFlow(Process):
         self, network: Network, batch: SequenceBatch, kappa: Float[Tensor, "B S"]
     ) -> Float[Tensor, "B S V"]:
         """log P(x1 | x_t), with what is known about each site enforced."""
+        if batch.fixed is not None:
+            kappa = torch.where(flat(batch.fixed), 1.0, kappa)
         logits = network(batch, kappa if self.timed else None)
         if self.support is not None:
             repeats = logits.shape[1] // len(self.support)
@@ -166,10 +168,11 @@ class MixtureFlow(Process):
         return torch.where(counted, value / (1 - kappa), zero), torch.where(counted, cross_entropy, zero), counted
 
     def loss(self, network: Network, batch: SequenceBatch, noise: Noise) -> TokenLoss:
-        # One stratified kappa a sequence: the batch covers (0, 1) evenly.
+        # The batch covers (0, 1) evenly, from a place drawn anew: batches are ordered by length, so a
+        # row that always had the same part of (0, 1) would tie a sequence's time to its length.
         count = batch.layout.count
         shift = noise.uniform(1, Purpose.TIME)[:1]
-        strata = (torch.arange(count, device=shift.device)[:, None] + shift) / max(count, 1)
+        strata = torch.arange(count, device=shift.device)[:, None] / max(count, 1) + shift
         kappa = per_site(batch, strata.remainder(1.0)).clamp_max(1 - 1e-4)
         noisy = self.corrupt(batch, self.schedule.inverse(kappa), noise)
         integrand, cross_entropy, counted = self.integrand(network, batch, noisy, kappa)
@@ -188,9 +191,7 @@ class MixtureFlow(Process):
                 kappa = per_site(batch, (point + shift[:, point : point + 1]) / (points // 2))
                 noisy = self.corrupt(batch, self.schedule.inverse(kappa), noise.at(half * points + point + 1))
                 integrand = self.integrand(network, batch, noisy, kappa)[0].double()
-                owners = batch.layout.owners.clamp_min(0).repeat_interleave(
-                    integrand.shape[1] // max(batch.layout.shape[1], 1), 1
-                )
+                owners = batch.layout.owners.clamp_min(0).repeat_interleave(batch.fields, 1)
                 total.index_add_(0, owners.flatten(), integrand.flatten())
             halves.append(total / (points // 2))
         bound = (halves[0] + halves[1]) / 2 + self.length_prior.nll(batch.layout.lengths)

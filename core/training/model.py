@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from core.backbones.backbone import Backbone
 from core.backbones.network import BackboneNetwork
-from core.errors import UserError
+from core.errors import UserError, as_user_error
 from core.processes import registry as processes
 from core.processes.base import Process
 from core.processes.schedules import registry as schedules
-from core.registry import construct
 from core.tokenizers.base import Vocabulary
 
 
@@ -24,6 +24,11 @@ class GenerativeModel(nn.Module):
         super().__init__()
         self.process = process
         self.network = network
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return next(self.parameters()).device
 
     @property
     def parameter_count(self) -> int:
@@ -39,9 +44,11 @@ def build_process(config: Mapping[str, Any], vocabulary: Vocabulary) -> Process:
             raise UserError(f"process.schedule needs the name of a schedule, got {schedule!r}")
         settings = {key: value for key, value in schedule.items() if key != "name"}
         kind = schedules.get(schedule["name"])
-        options["schedule"] = construct(kind.__name__, kind, **settings)
+        with as_user_error(kind.__name__):
+            options["schedule"] = kind(**settings)
     member = processes.get(config["name"])
-    return construct(member.__name__, member, vocabulary=vocabulary, **options)
+    with as_user_error(member.__name__):
+        return member(**{"vocabulary": vocabulary, **options})
 
 
 def build_model(config: Mapping[str, Any], vocabulary: Vocabulary) -> GenerativeModel:
@@ -55,5 +62,6 @@ def build_model(config: Mapping[str, Any], vocabulary: Vocabulary) -> Generative
         "mask": process.attends,
         "time": process.timed,
     }
-    backbone = construct("Backbone", Backbone, **given | options)
+    with as_user_error("Backbone"):
+        backbone = Backbone(**{**given, **options})
     return GenerativeModel(process, BackboneNetwork(backbone, packed))

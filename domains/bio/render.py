@@ -14,6 +14,7 @@ import numpy as np
 
 from core.evaluation.report.plots import histogram, sequence_logo
 from core.evaluation.report.svg import Svg
+from domains.base import guarded
 from domains.bio.alphabet import AMINO_ACIDS, fault
 
 _LINE = 60
@@ -86,17 +87,9 @@ def _word(text: str) -> str:
 
 def _cell(value: Any) -> str:
     if isinstance(value, str):
-        return "'" + value if value.startswith(("=", "+", "-", "@", "\t", "\r")) and not _is_number(value) else value
+        return guarded(value)
     number = float(value)
     return "" if math.isnan(number) else str(int(number)) if number.is_integer() else f"{number:.6g}"
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return "_" not in text
 
 
 def _replace(path: str | Path, text: str) -> None:

@@ -153,7 +153,7 @@ def test_every_sequence_obeys(name: str) -> None:
 
 def inserted_law(weigh_lengths: bool, draws: int = 20_000) -> dict[tuple[int, ...], float]:
     """How often each sequence comes out of the toy insertion process."""
-    process = ToyInsert(Vocabulary(2))
+    process = ToyInsert(Vocabulary(2), limit=5)
     network = lambda batch, time: distinct(batch, weigh_lengths)  # noqa: E731
     noise = Noise.start(9, torch.arange(draws))
     start = process.prior(torch.zeros(draws, dtype=torch.long), noise)

@@ -25,7 +25,6 @@ class ToyInsert(ToyProcess):
     and the last column of the start is the logit of stopping."""
 
     paper = Paper("S052", "Insertion Language Models", "2505.05755")
-    limit = 5
 
     def prior(self, lengths: Tensor, noise: Noise) -> SequenceBatch:
         layout = Layout.padded(torch.zeros_like(lengths), 0)

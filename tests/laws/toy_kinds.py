@@ -147,7 +147,7 @@ def append() -> Kind:
 
 
 def insert() -> Kind:
-    process, network = ToyInsert(VOCABULARY), neighbours(VOCABULARY, 4)
+    process, network = ToyInsert(VOCABULARY, limit=5), neighbours(VOCABULARY, 4)
     logits = network(one([VOCABULARY.bos, 0, 2]), None)[0]
     sites = torch.cat([logits[:, :3].flatten(), logits[:1, 3]])[None].log_softmax(-1)
 

@@ -100,10 +100,11 @@ class ToyLaw:
 
         def answer(batch: SequenceBatch, time: Tensor | None) -> Tensor:
             shown = batch.tokens.flatten(1)
-            # Sequences share one time over their sites; equal questions are answered once.
-            kappa = torch.full((len(shown), 1), 0.5).double() if time is None else time[:, :1].double()
+            # Equal questions are answered once.
+            kappa = torch.full(shown.shape, 0.5).double() if time is None else time.double()
             asked, place = torch.unique(torch.cat([shown.double(), kappa], 1), dim=0, return_inverse=True)
-            weight = self.path(source, asked[:, -1, None, None], asked[:, :-1].long()) * self.q
+            states, kappa = asked.chunk(2, dim=1)
+            weight = self.path(source, kappa[:, None], states.long()) * self.q
             if source == "mask":
                 # At kappa 0 or 1 some states have no mass; their posterior is never used.
                 weight = weight + 1e-300

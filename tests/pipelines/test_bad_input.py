@@ -239,7 +239,7 @@ PLANTED = {
         "screen",
         lambda self, *given: replace(REAL_SCREEN(self, *given), skipped=()),
     ),
-    "the_list_is_not_filled": (reading, "_guarded", lambda cell: ""),
+    "the_list_is_not_filled": (reading, "guarded", lambda cell: ""),
 }
 
 

@@ -145,7 +145,7 @@ def test_too_few_records_to_train_or_judge_are_refused(
     assert motif("prepare", f"input={tmp_path / 'in.fasta'}", f"out={few}").code == 0
     refused(f"{few}: the split valid is empty, prepare more sequences", "train", f"data.path={few}")
     words = ("evaluate", f"checkpoint={tiny / 'model'}", f"data.path={few}")
-    refused(f"{few}: the split valid is empty, prepare more data", *words)
+    refused(f"{few}: the split valid is empty, prepare more sequences", *words)
 
 
 def test_sequences_above_the_trained_length_are_not_judged(

@@ -83,7 +83,7 @@ def named_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             body["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "0" * 64
         return body
 
-    monkeypatch.setattr(catalogue.yaml, "safe_load", load)
+    monkeypatch.setattr(yaml, "safe_load", load)
     monkeypatch.setenv("MOTIF_DATA", str(tmp_path / "data"))
     return file
 

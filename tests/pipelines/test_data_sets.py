@@ -21,7 +21,8 @@ def test_the_data_folder_is_the_variable_or_the_cache(monkeypatch: pytest.Monkey
 def test_a_set_is_found_checked_or_refused_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MOTIF_DATA", str(tmp_path))
     entry = {"name": "few", "path": "a/b.csv", "sha256": hashlib.sha256(b"x").hexdigest()}
-    with pytest.raises(UserError, match=r"data set few: .*b.csv is missing; set MOTIF_DATA"):
+    entry |= {"upstream": "owner/few", "licence": "MIT"}
+    with pytest.raises(UserError, match=r"few: .*b.csv is missing; set MOTIF_DATA .* owner/few \(MIT\), sha256 2d71"):
         located(entry)
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "b.csv").write_bytes(b"x")

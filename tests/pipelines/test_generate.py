@@ -244,3 +244,11 @@ def test_multirun_writes_one_folder_a_job(tiny: Path, tmp_path: Path, motif: Cal
     assert bodies[0]["samples"] != bodies[1]["samples"]
     refused = motif("generate", *words, "m=1", f"out={tmp_path / 'none'}", "--multirun")
     assert refused.code == 2 and not (tmp_path / "none").exists()
+
+
+def test_the_task_of_the_command_line_counts(tiny: Path, tmp_path: Path) -> None:
+    done = motif.generate(checkpoint=tiny / "model", n=2, task__metrics="[validity]", out=tmp_path / "run")
+    assert set(done.metrics["values"]) == {"sequences", "without_value", "valid"}
+    with pytest.raises(UserError, match="unknown metric 'validty'"):
+        motif.generate(checkpoint=tiny / "model", n=2, task__metrics="[validty]", out=tmp_path / "none")
+    assert not list(tmp_path.glob("none*"))

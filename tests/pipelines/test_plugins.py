@@ -318,14 +318,6 @@ def test_an_installed_package_that_fails_is_named(package: Path, motif: Callable
     assert done.code == 2 and "far_objective = far_members.objective:Lysines" in done.err
 
 
-def test_a_process_must_say_how_long_its_sequences_get(tiny: Path, tmp_path: Path) -> None:
-    reference = f"{tmp_path / 'endless.py'}:OneShot"
-    (tmp_path / "endless.py").write_text(PROCESS.replace(", limit=20", "").replace("= limit", "= 20"))
-    model = motif.train(data__path=tiny / "prepared", out=tmp_path / "model", process=reference, **TRAINING)
-    with pytest.raises(UserError, match="OneShot states no limit"):
-        motif.generate(checkpoint=model, out=tmp_path / "g", process=reference)
-
-
 def test_wrong_options_of_an_own_member(files: dict[str, str], tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="taps"):
         motif.train(

@@ -20,9 +20,9 @@ def test_columns_are_pairs() -> None:
 
 
 def test_no_cell_of_the_users_becomes_a_formula(tmp_path: Path) -> None:
-    skipped = tuple(Skipped("in.csv", name, None, "empty") for name in ("=1+1", "+1", "-1", "@x", "plain"))
+    skipped = tuple(Skipped("in.csv", name, None, "empty") for name in ("=1+1", "+1", "-1", "-a", "@x", "plain"))
     write_skipped(tmp_path / "skipped.csv", ReadReport((), skipped))
     with open(tmp_path / "skipped.csv", newline="", encoding="utf-8") as stream:
         rows = list(csv.reader(stream))
     assert rows[0] == ["file", "record", "position", "reason"]
-    assert [row[1] for row in rows[1:]] == ["'=1+1", "'+1", "'-1", "'@x", "plain"]
+    assert [row[1] for row in rows[1:]] == ["'=1+1", "'+1", "-1", "'-a", "'@x", "plain"]

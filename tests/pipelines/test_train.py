@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ SETTINGS: dict[str, Any] = {
     "trainer.warmup_steps": 2,
 }
 STOP = 7
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -153,3 +155,17 @@ def test_a_stop_after_the_last_step_trains_no_further(
     batches.clear()
     assert (fitted(prepared, tmp_path / "model") / "model.safetensors").is_file()
     assert not batches
+
+
+@pytest.mark.slow
+def test_prepared_shards_need_no_library_of_a_domain(prepared: Path, tmp_path: Path) -> None:
+    words = [f"{key}={value}" for key, value in SETTINGS.items()]
+    blocked = ("Bio", "rdkit", "music21", "miditok")
+    command = ["train", f"data.path={prepared}", *words, f"out={tmp_path}"]
+    script = (
+        f"import sys; sys.modules.update(dict.fromkeys({blocked}))\n"
+        f"from pipelines.cli import main; sys.exit(main({command}))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "model.safetensors").is_file()

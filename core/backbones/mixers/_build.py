@@ -10,8 +10,8 @@ from typing import Any
 from core.backbones.mixers import registry
 from core.backbones.mixers.base import SequenceMixer
 from core.data.mask import MaskSpec
-from core.errors import UserError
-from core.registry import construct, did_you_mean
+from core.errors import UserError, as_user_error
+from core.registry import did_you_mean
 
 
 def build_mixer(entry: Mapping[str, Any], width: int, mask: MaskSpec) -> SequenceMixer:
@@ -31,9 +31,8 @@ def build_mixer(entry: Mapping[str, Any], width: int, mask: MaskSpec) -> Sequenc
     for option in options:
         if option not in known:
             raise UserError(f"mixer {name} has no option {option!r}{did_you_mean(option, (*known, 'window', 'sinks'))}")
-    return construct(
-        f"mixer {name}", lambda: member(width=width, mask=_narrowed(mask, window, sinks), **options)
-    )
+    with as_user_error(f"mixer {name}"):
+        return member(width=width, mask=_narrowed(mask, window, sinks), **options)
 
 
 def _narrowed(mask: MaskSpec, window: int | None, sinks: int) -> MaskSpec:

@@ -1,4 +1,7 @@
-"""How a mixture path moves from noise to data, one file each."""
+"""How a mixture path moves from noise to data, one file each.
+
+A new one is one file here and one YAML in `configs/schedule/`; `tests/laws/test_schedules.py` runs on it by itself.
+"""
 
 from core.processes.schedules.base import Schedule
 from core.registry import Registry

@@ -84,8 +84,7 @@ class Substitute(Transition):
     ) -> Int[Tensor, "R S"]:
         uniform = noise.uniform(moves.shape[1], Purpose.TOKEN)
         if constraints is not None:
-            fields = batch.tokens[0, 0].numel() if len(batch.tokens) else 1
-            lengths = batch.layout.lengths[rows] * fields
+            lengths = batch.layout.lengths[rows] * batch.fields
             return constraints.draw(log_posterior, lengths, uniform, self.settled[rows])
         proposal = torch.zeros_like(self.settled[rows])
         proposal[moves] = draw(log_posterior[moves], uniform[moves])

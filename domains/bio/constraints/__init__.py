@@ -1,0 +1,1 @@
+"""Constraints that only biology knows, one file each; those on letters are in core."""

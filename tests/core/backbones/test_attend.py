@@ -1,8 +1,11 @@
 """Attention against its definition, and what its log-sum-exp is good for."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from core.backbones.engines.attend import attend
 from core.data import Layout, MaskSpec, pack, packed_layout, unpack
@@ -73,3 +76,24 @@ def test_a_spec_needs_its_layout() -> None:
     part = torch.randn(1, 2, 3, 4)
     with pytest.raises(ValueError, match="layout"):
         attend(part, part, part, MaskSpec("full"))
+
+
+class Reads(TorchDispatchMode):
+    """Counts the numbers that were brought from tensors to the host."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("spec", [MaskSpec("causal"), MaskSpec("full", 2)])
+def test_packed_attention_never_waits_for_the_device(spec: MaskSpec) -> None:
+    with Reads() as reads:
+        layout = Layout.packed(torch.tensor([3, 0, 2]), 6)
+    assert reads.count == 1
+    part = torch.randn(1, 2, 6, 4)
+    with Reads() as reads:
+        attend(part, part, part, spec, layout, with_lse=True)
+    assert reads.count == 0

@@ -170,3 +170,20 @@ def test_select_and_fork_of_a_batch() -> None:
 def test_select_refuses_packed() -> None:
     with pytest.raises(ValueError, match="unpack first"):
         Layout.packed(torch.tensor([1]), 1).select(torch.tensor([0]))
+
+
+@pytest.mark.parametrize("kind", ["padded", "packed"])
+def test_longest_is_known_without_the_device(kind: str) -> None:
+    make = Layout.padded if kind == "padded" else Layout.packed
+    assert make(torch.tensor([2, 0, 5]), 9).longest == (9 if kind == "padded" else 5)
+    assert make(torch.tensor([], dtype=torch.long), 0).longest == 0
+
+
+def test_a_layout_moves_whole() -> None:
+    layout = Layout.packed(torch.tensor([2, 1]), 4, MaskSpec("prefix")).with_prefix(torch.tensor([1, 0]))
+    moved = layout.to("meta")
+    tensors = (moved.lengths, moved.cu_seqlens, moved.owners, moved.offsets, moved.positions, moved.prefix)
+    assert all(part is not None and part.is_meta for part in tensors)
+    assert (moved.mask, moved.longest) == (layout.mask, 2)
+    bare = Layout.padded(torch.tensor([2]), 3).to("meta")
+    assert bare.cu_seqlens is None and bare.prefix is None

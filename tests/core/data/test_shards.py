@@ -123,3 +123,12 @@ def test_foreign_folders_tokenizers_and_splits(folder: Path, tmp_path: Path) -> 
         TokenShards.open(folder, "b" * 64)
     with pytest.raises(UserError, match="no split 'dev', only train, valid, test"):
         TokenShards.open(folder).split("dev")
+
+
+def test_an_empty_split_is_refused_by_name(tmp_path: Path) -> None:
+    shards = TokenShards.write(tmp_path, {"train": [[1]], "valid": []}, "x")
+    shards.require("train")
+    with pytest.raises(UserError, match="the split valid is empty"):
+        shards.require("train", "valid")
+    with pytest.raises(UserError, match="no split 'test'"):
+        shards.require("test")

@@ -4,7 +4,9 @@ import time
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pymoo.indicators.hv import HV
 
+from core.evaluation import hypervolume as module
 from core.evaluation.hypervolume import hypervolume, nondominated
 
 
@@ -16,8 +18,7 @@ def inclusion_exclusion(points: NDArray[np.float64]) -> float:
     return float(total)
 
 
-@pytest.mark.parametrize("width", range(1, 7))
-def test_against_inclusion_exclusion(width: int) -> None:
+def check_against_inclusion_exclusion(width: int) -> None:
     generator = np.random.default_rng(width)
     for trial in range(12):
         points = generator.normal(0.5, 0.6, size=(9, width))
@@ -25,6 +26,11 @@ def test_against_inclusion_exclusion(width: int) -> None:
             points = np.round(points * 3) / 3
         shifted = points + 2.0
         assert hypervolume(shifted, [2.0] * width) == pytest.approx(inclusion_exclusion(points), abs=1e-9)
+
+
+@pytest.mark.parametrize("width", range(1, 7))
+def test_against_inclusion_exclusion(width: int) -> None:
+    check_against_inclusion_exclusion(width)
 
 
 @pytest.mark.parametrize("width", [2, 3, 4])
@@ -36,12 +42,32 @@ def test_against_monte_carlo(width: int) -> None:
     assert hypervolume(points, np.zeros(width)) == pytest.approx(below.mean(), abs=4 * np.sqrt(0.25 / 20000))
 
 
+def check_against_pymoo(width: int) -> None:
+    points = np.random.default_rng(1).random((40, width))
+    expected = HV(ref_point=np.zeros(width))(-points)
+    assert hypervolume(points, np.zeros(width)) == pytest.approx(expected, abs=1e-9)
+
+
 @pytest.mark.parametrize("width", [2, 3, 4, 5])
 def test_against_pymoo(width: int) -> None:
-    module = pytest.importorskip("pymoo.indicators.hv")
-    points = np.random.default_rng(1).random((40, width))
-    expected = module.HV(ref_point=np.zeros(width))(-points)
-    assert hypervolume(points, np.zeros(width)) == pytest.approx(expected, abs=1e-9)
+    check_against_pymoo(width)
+
+
+def volume_of_the_box(points: NDArray[np.float64]) -> float:
+    return float(points.max(axis=0).prod())
+
+
+def earlier_points_forgotten(points: NDArray[np.float64]) -> float:
+    return float(points.prod(axis=1).sum())
+
+
+@pytest.mark.parametrize("width", [2, 3, 4])
+@pytest.mark.parametrize("fault", [volume_of_the_box, earlier_points_forgotten])
+def test_planted_faults_are_caught(fault: object, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_volume", fault)
+    for check in (check_against_inclusion_exclusion, check_against_pymoo):
+        with pytest.raises(AssertionError):
+            check(width)
 
 
 def test_rows_that_do_not_count() -> None:

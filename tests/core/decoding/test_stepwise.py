@@ -1,0 +1,102 @@
+"""What the general sampler refuses, counts, tells and keeps of the batch as rows end."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from core.data.noise import Noise
+from core.data.sequence_batch import SequenceBatch
+from core.decoding.stepwise import Stepwise
+from core.guidance.guides.base import Guide, GuideContext
+from core.guidance.objectives.base import Scoreboard
+from core.processes.transitions.drift import Drift
+from core.registry import Paper
+from tests.laws.toy_runs import NAMES, STEPS, Favour, Run
+
+IDS = torch.arange(12)
+ENDING = ("append", "insert")
+
+
+class DriftOnly(Favour):
+    paper = Paper("ours", "toy")
+    supports = frozenset({Drift})
+
+
+def context(batch: SequenceBatch, noise: Noise) -> GuideContext:
+    return GuideContext(lambda condition: torch.zeros(0), lambda rows: [], noise, Scoreboard([]))
+
+
+def test_bad_options_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least one step, got 0"):
+        Stepwise(0)
+    with pytest.raises(ValueError, match="guides need a context"):
+        Stepwise(guides=[Favour()])
+
+
+def test_a_guide_of_another_kind_is_refused() -> None:
+    run, noise = Run("mask"), Noise.start(0, IDS)
+    with pytest.raises(ValueError, match="DriftOnly cannot tilt a Substitute"):
+        Stepwise(2, [DriftOnly()], context).sample(*run.parts(), run.start(noise), noise)
+
+
+def test_one_step_reaches_the_data() -> None:
+    run, noise = Run("mask"), Noise.start(0, IDS)
+    samples = Stepwise(1).sample(*run.parts(), run.start(noise), noise)
+    assert [len(row) for row in samples.tokens] == [2 + n % 3 for n in range(12)]
+    assert int(torch.cat(samples.tokens).max()) < 3
+
+
+@pytest.mark.parametrize("guides", [[], [Favour(1.0)]], ids=["plain", "guided"])
+@pytest.mark.parametrize("name", NAMES)
+def test_what_the_network_was_asked_is_counted(name: str, guides: list[Guide]) -> None:
+    run, noise = Run(name), Noise.start(4, IDS)
+    process, network = run.parts()
+    rows: list[int] = []
+
+    def counting(batch: SequenceBatch, time: Tensor | None) -> Tensor:
+        rows.append(batch.layout.count)
+        return network(batch, time)
+
+    samples = Stepwise(STEPS, guides, context).sample(process, counting, run.start(noise), noise)
+    assert samples.network_calls == len(rows) and samples.network_rows == sum(rows)
+    if name in ("mask", "fields"):
+        # A row whose sites are all settled has nothing to ask.
+        assert sum(rows) < STEPS * len(IDS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_progress_and_trajectory_follow_the_steps(name: str) -> None:
+    run, noise = Run(name), Noise.start(4, IDS)
+    process, network = run.parts()
+    told: list[tuple[int, int]] = []
+    sampler = Stepwise(STEPS, trajectory=True, progress=lambda step, steps: told.append((step, steps)))
+    samples = sampler.sample(process, network, run.start(noise), noise)
+    total = len(process.grid(STEPS))
+    assert told == [(step, total) for step in range(1, len(samples.trajectory) + 1)]
+    left = [batch.layout.count for batch in samples.trajectory]
+    if name not in ENDING:
+        assert left == [len(IDS)] * STEPS
+    else:
+        # Insertions and appended tokens cost a step each, and so does the end.
+        taken = [len(row) + 1 for row in samples.tokens]
+        assert left == [sum(steps > done for steps in taken) for done in range(1, max(taken) + 1)]
+
+
+@pytest.mark.parametrize("hold", [False, True])
+@pytest.mark.parametrize("name", ENDING)
+def test_rows_that_end_leave_a_batch_as_wide_as_the_rest(name: str, hold: bool) -> None:
+    run, noise = Run(name, hold=hold), Noise.start(4, IDS)
+    samples = run.sampler(trajectory=True).sample(*run.parts(), run.start(noise), noise)
+    assert samples.trajectory[-1].layout.shape == (0, 0)
+    for batch in samples.trajectory[:-1]:
+        assert batch.layout.shape[1] == batch.tokens.shape[1] == int(batch.layout.lengths.max())
+        assert not hold or (batch.fixed is not None and batch.fixed.shape == batch.tokens.shape)
+
+
+def test_no_sequences_cost_nothing() -> None:
+    for name in NAMES:
+        run, noise = Run(name), Noise.start(4, torch.arange(0))
+        samples = run.sampler().sample(*run.parts(), run.parts()[0].prior(torch.arange(0), noise), noise)
+        assert samples.tokens == () and samples.network_calls == samples.network_rows == 0
