@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from core.backbones.engines import attend as module
 from core.backbones.engines.attend import attend
 from core.data import Layout, MaskSpec, pack, packed_layout, unpack
 
@@ -97,3 +98,19 @@ def test_packed_attention_never_waits_for_the_device(spec: MaskSpec) -> None:
     with Reads() as reads:
         attend(part, part, part, spec, layout, with_lse=True)
     assert reads.count == 0
+
+
+def test_planted_fault_in_the_log_sum_exp_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    true = module._dense
+
+    def changed(*arguments: object) -> tuple[Tensor, Tensor | None]:
+        out, lse = true(*arguments)  # type: ignore[arg-type]
+        return out, None if lse is None else 1.01 * lse
+
+    monkeypatch.setattr(module, "_dense", changed)
+    for law in (
+        test_log_sum_exp_joins_two_halves,
+        lambda: test_padded_and_packed_against_the_definition(MaskSpec("full"), 2),
+    ):
+        with pytest.raises(AssertionError):
+            law()
