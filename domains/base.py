@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from core.guidance.constraints.base import Constraint
 from core.registry import Paper
+from core.tokenizers.base import Tokenizer
 
 _NEGATIVE = re.compile(r"-\d*\.?\d+(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
@@ -94,12 +95,14 @@ class Reader(ABC):
 class MetricContext:
     """What metrics may use beside samples and reference.
 
-    lengths: smallest and largest legal length. constraints: the hard rules asked for.
+    lengths: smallest and largest legal length. constraints: the hard rules asked for. tokenizer: of the
+    task, where the alphabet matters.
     """
 
     seed: int = 0
     lengths: tuple[int, int] | None = None
     constraints: Sequence[Constraint] = field(default=())
+    tokenizer: Tokenizer[Any] | None = None
 
 
 class Metric(ABC):

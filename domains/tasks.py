@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.resources
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,23 @@ DOMAINS = ("bio",)
 
 @dataclass(frozen=True)
 class Task:
-    """One thing that a domain can make, as its YAML describes it."""
+    """One thing that a domain can make, as its YAML describes it.
+
+    data: the named set that `prepare` reads unless told. pretrained: the bundled checkpoint, None where
+    there is none. longest: the longest sequence that is prepared and modelled unless told.
+    conditions: headers that condition a model wherever a file has them and `columns=` names none:
+    `class`, one header, and `scalars`, a list.
+    """
 
     domain: str
     name: str
     paper: str
     tokenizer: Mapping[str, Any]
     data: str
-    pretrained: str
+    pretrained: str | None
+    longest: int
     metrics: tuple[str, ...]
+    conditions: Mapping[str, Any] = field(default_factory=dict)
 
     @staticmethod
     def load(domain: str, name: str) -> Task:
@@ -74,7 +82,12 @@ class Task:
 
     @property
     def pretrained_folder(self) -> Path:
-        """The bundled checkpoint."""
+        """The bundled checkpoint; `UserError` where there is none."""
+        if self.pretrained is None:
+            raise UserError(
+                f"task {self.name} has no bundled model: train one with `motif prepare` and `motif train "
+                f"domain={self.domain} task={self.name}`, and pass checkpoint=FOLDER"
+            )
         return Path(str(importlib.resources.files(f"domains.{self.domain}"))) / "pretrained" / self.pretrained
 
 

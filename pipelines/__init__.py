@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pipelines.generate import Generation
     from pipelines.load import Loaded
 
-__all__ = ["check", "cite", "data", "evaluate", "generate", "list", "load", "prepare", "rerun", "train"]
+__all__ = ["check", "cite", "data", "evaluate", "finetune", "generate", "list", "load", "prepare", "rerun", "train"]
 
 
 class _Verbs(ModuleType):
@@ -49,6 +49,13 @@ def train(**options: Any) -> Path:
     from pipelines.train import train as run
 
     return run(_one("train", options))
+
+
+def finetune(**options: Any) -> Path:
+    """A checkpoint and sequences of your own to a checkpoint of them; the folder."""
+    from pipelines.finetune import finetune as run
+
+    return run(_one("finetune", options))
 
 
 def generate(**options: Any) -> Generation:

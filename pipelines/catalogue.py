@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from core.backbones.memories import registry as fusions
 from core.backbones.mixers import registry as mixers
 from core.decoding import registry as samplers
 from core.errors import UserError
@@ -21,8 +22,8 @@ from domains.tasks import DOMAINS, Task, default_task
 from pipelines.compose import config_folder, configurations
 from pipelines.run import read_run
 
-_REPEATED = ("prepare", "train", "generate", "evaluate")
-CORE = (processes, transitions, schedules, mixers, samplers, guides)
+_REPEATED = ("prepare", "train", "finetune", "generate", "evaluate")
+CORE = (processes, transitions, schedules, mixers, fusions, samplers, guides)
 
 
 def registries() -> dict[str, Registry[Any]]:
@@ -77,7 +78,7 @@ def _escaped(text: str) -> str:
 def _used(config: Mapping[str, Any]) -> Iterator[tuple[str, str, Paper]]:
     """Role, key and paper of every member that a run of this configuration used."""
     verb, task = config["verb"], Task.of(config)
-    model = config if verb == "train" else None
+    model = config if verb in ("train", "finetune") else None
     if verb in ("generate", "evaluate"):
         from core.training.checkpoint import read_config
         from pipelines.load import references
@@ -88,16 +89,22 @@ def _used(config: Mapping[str, Any]) -> Iterator[tuple[str, str, Paper]]:
         found.append((processes, model["process"]["name"]))
         found += [(schedules, model["process"]["schedule"]["name"])] if "schedule" in model["process"] else []
         found += [(mixers, layer["name"]) for layer in model["model"]["pattern"]]
+        found += [(fusions, model["model"]["fusion"]["name"])] if model["model"].get("fusion") else []
         if verb == "generate":
             from pipelines.generate import sampler_name
 
             found.append((samplers, sampler_name(config, processes.get(model["process"]["name"]))))
+            found += [(guides, config["guide"]["name"])] if config.get("guide") else []
     for key, registry in (("objectives", task.objectives), ("constraints", task.constraints)):
         found += [(registry, parse_item(item).name) for item in config.get(key) or []]
     if verb in ("generate", "evaluate"):
         found += [(task.package("metrics").registry, name) for name in task.metrics]
     for registry, name in found:
         yield registry.name, name, registry.get(name).paper
+    if verb == "finetune" and config["adapt"]["name"] == "lora":
+        from core.training.lora import LowRank
+
+        yield "adapt", "lora", LowRank.paper
 
 
 def repetition(run: Path, out: str | None) -> tuple[str, dict[str, Any]]:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.stats import chisquare
+from scipy.stats import chisquare, kstest
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from core.backbones.mixers.base import SequenceMixer
 from core.data.layout import Layout
@@ -32,11 +33,12 @@ from core.tokenizers.base import Tokenizer, Vocabulary
 from domains.tasks import default_task
 from pipelines.catalogue import registries
 
-_SAMPLES = ("ACDEFGHIK", "KKLLKKLLKK", "GIGKFLHSAKKFGKAFVGEIMNS", "NGNGNG", "WWWW")
+_SAMPLES = ("ACGTTGCATGA", "ACDEFGHIK", "KKLLKKLLKK", "GIGKFLHSAKKFGKAFVGEIMNS", "NGNGNG", "WWWW")
 _LONGEST = 24  # of the sequences that a constraint is tried on
 _WIDTH = 16
 _TOLERANCE = 1e-9
 _LEAST_P = 1e-5
+_DRAWS = 4000
 
 
 def check(name: str) -> Iterator[str]:
@@ -103,7 +105,8 @@ def _constraint(member: type[Constraint], *arguments: str) -> Iterator[str]:
         nearest = rule.project(points)
         yield _require(torch.allclose(rule.project(nearest), nearest), "what obeys is not moved")
         return
-    tokenizer = default_task("bio").make_tokenizer()
+    tokenizers = default_task("bio").package("tokenizers").registry.members().values()
+    tokenizer = next(member() for member in tokenizers if rule.kind in (None, member.kind))
     constraints = ConstraintSet([rule], tokenizer, range(1, _LONGEST + 1))
     (bound,) = constraints.constraints
     drawn = _drawn(constraints, tokenizer.vocabulary.size)
@@ -212,60 +215,95 @@ class _Neighbours:
 
     def __init__(self, process: Process) -> None:
         source = torch.Generator().manual_seed(3)
-        self.ahead = process.attends.mode == "full"
-        shape = (3, process.vocabulary.total + 1, process.outputs)
-        self.table = torch.randn(shape, dtype=torch.float64, generator=source)
+        self.ahead, self.numbers = process.attends.mode == "full", process.writes == "numbers"
+        self.width = process.outputs + 1 if self.numbers else process.vocabulary.total
+        self.table = torch.randn(3, self.width, process.outputs, dtype=torch.float64, generator=source)
 
     def __call__(self, batch: SequenceBatch, time: Tensor | None) -> Float[Tensor, "B S V"]:
-        nothing = self.table.shape[1] - 1
-        tokens = torch.where(batch.layout.valid, batch.tokens, nothing)
-        edge = torch.full_like(tokens[:, :1], nothing)
-        before, after = torch.cat([edge, tokens], 1)[:, :-1], torch.cat([tokens, edge], 1)[:, 1:]
-        logits = self.table[0][tokens] + self.table[1][before]
-        return logits + self.table[2][after] if self.ahead else logits
+        inside = batch.layout.valid[..., None]
+        if self.numbers:
+            known = torch.cat([batch.tokens, torch.ones_like(batch.tokens[..., :1])], -1)
+        else:
+            known = one_hot(torch.where(batch.layout.valid, batch.tokens, 0), self.width).double()
+        known = torch.where(inside, known, 0.0)
+        edge = torch.zeros_like(known[:, :1])
+        before, after = torch.cat([edge, known], 1)[:, :-1], torch.cat([known, edge], 1)[:, 1:]
+        said = known @ self.table[0] + before @ self.table[1]
+        said = said + after @ self.table[2] if self.ahead else said
+        return said.tanh() if self.numbers else said
 
 
 def _process(member: type[Process]) -> Iterator[str]:
-    process = member(Vocabulary(2))
+    process = member(Vocabulary(0 if member.writes == "numbers" else 2))
     lengths = range(1, 5)
     process.fit(torch.tensor([*lengths]))
-    rows = [list(row) for n in lengths for row in itertools.product(range(2), repeat=n)]
-    tokens = torch.tensor([row + [0] * (lengths[-1] - len(row)) for row in rows])
-    every = SequenceBatch(tokens, Layout.padded(torch.tensor([len(row) for row in rows]), lengths[-1]))
-    network, noise = _Neighbours(process), Noise.start(0, torch.arange(len(rows)))
+    network = _Neighbours(process)
+    every = _some_numbers(process) if network.numbers else _every_sequence(lengths)
+    count = every.layout.count
+    noise = Noise.start(0, torch.arange(count))
     loss = process.loss(network, every, noise)
     yield _require(bool(torch.isfinite(loss.mean())), "the loss is finite")
     yield _require(
         torch.equal(loss.values, process.loss(network, every, noise).values), "the same noise, the same loss"
     )
     result = process.likelihood(network, every, noise, 64)
-    some = torch.tensor([len(rows) - 1, 0])
+    some = torch.tensor([count - 1, 0])
     few = process.likelihood(network, every.select(some), noise.select(some), 64)
     yield _require(_near(few.nll, result.nll[some]), "a likelihood does not depend on the batch")
+    yield from _process_draws(process, network)
+    if network.numbers:
+        yield from _density(process, network)
+        return
     mass = (-result.nll).exp()
     slack = 5 * float((mass * result.error).square().sum().sqrt()) + 1e-6
     yield _require(float(mass.sum()) <= 1 + slack, "likelihoods of all sequences sum to 1 at most")
-    yield from _process_samples(process, network, rows, mass if result.kind == "exact" else None)
+    yield from _process_samples(process, network, every, mass if result.kind == "exact" else None)
 
 
-def _process_samples(
-    process: Process, network: _Neighbours, rows: list[list[int]], mass: Float[Tensor, " N"] | None
-) -> Iterator[str]:
-    """Laws of what a process draws; `mass` are the probabilities of `rows`, where they are exact."""
-    noise = Noise.start(1, torch.arange(4000))
+def _every_sequence(lengths: Sequence[int]) -> SequenceBatch:
+    """All sequences of two letters."""
+    rows = [list(row) for n in lengths for row in itertools.product(range(2), repeat=n)]
+    tokens = torch.tensor([row + [0] * (lengths[-1] - len(row)) for row in rows])
+    return SequenceBatch(tokens, Layout.padded(torch.tensor([len(row) for row in rows]), lengths[-1]))
+
+
+def _some_numbers(process: Process) -> SequenceBatch:
+    """Sequences of one to four places."""
+    numbers = torch.randn(12, 4, process.outputs, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    return SequenceBatch(numbers, Layout.padded(torch.arange(12) % 4 + 1, 4))
+
+
+def _process_draws(process: Process, network: _Neighbours) -> Iterator[str]:
+    """Laws of single draws."""
+    noise = Noise.start(1, torch.arange(_DRAWS))
     start = process.prior(process.lengths(noise, (1, 2, 3, 4)), noise)
-    samples = [row.tolist() for row in Stepwise(8).sample(process, network, start, noise).tokens]
-    inside = all(0 <= token < process.vocabulary.size for row in samples for token in row)
-    yield _require(inside, "samples hold data tokens only")
+    samples = Stepwise(8).sample(process, network, start, noise).tokens
     few = torch.tensor([17, 3])
-    alone = Stepwise(8).sample(process, network, start.select(few), noise.select(few))
-    yield _require([row.tolist() for row in alone.tokens] == [samples[17], samples[3]], "a draw ignores its batch")
+    alone = Stepwise(8).sample(process, network, start.select(few), noise.select(few)).tokens
+    same = all(
+        one.shape == samples[row].shape and _near(one.double(), samples[row].double())
+        for one, row in zip(alone, few.tolist(), strict=True)
+    )
+    yield _require(same, "a draw ignores its batch")
     if start.tokens.shape[1]:
         tokens, fixed = start.tokens.clone(), torch.zeros_like(start.tokens, dtype=torch.bool)
         tokens[:, 0], fixed[:, 0] = 1, True
         held = Stepwise(8).sample(process, network, SequenceBatch(tokens, start.layout, fixed=fixed), noise)
-        yield _require(all(int(row[0]) == 1 for row in held.tokens), "fixed sites never move")
+        yield _require(all(bool((row[0] == 1).all()) for row in held.tokens), "fixed sites never move")
+
+
+def _process_samples(
+    process: Process, network: _Neighbours, every: SequenceBatch, mass: Float[Tensor, " N"] | None
+) -> Iterator[str]:
+    """Laws of many draws of tokens; `mass` are the probabilities of `every` sequence, where they are exact."""
+    noise = Noise.start(1, torch.arange(_DRAWS))
+    start = process.prior(process.lengths(noise, (1, 2, 3, 4)), noise)
+    samples = [row.tolist() for row in Stepwise(8).sample(process, network, start, noise).tokens]
+    inside = all(0 <= token < process.vocabulary.size for row in samples for token in row)
+    yield _require(inside, "samples hold data tokens only")
     if mass is not None:
+        lengths = every.layout.lengths.tolist()
+        rows = [row[:length] for row, length in zip(every.tokens.tolist(), lengths, strict=True)]
         counts = np.array([samples.count(row) for row in rows], dtype=float)
         expected = (mass / mass.sum()).numpy() * counts.sum()
         # Few draws of a sequence say little: rare ones count together.
@@ -275,6 +313,24 @@ def _process_samples(
         known = expected > 0
         holds = not counts[~known].any() and float(chisquare(counts[known], expected[known]).pvalue) > _LEAST_P
         yield _require(holds, "sequences are drawn as often as their likelihood says")
+
+
+def _density(process: Process, network: _Neighbours) -> Iterator[str]:
+    """Laws of single numbers: their density over a grid that holds them all but for a mass of 1e-8."""
+    if process.outputs > 1:
+        return
+    grid = torch.linspace(-8, 8, 801, dtype=torch.float64)
+    single = SequenceBatch(grid[:, None, None], Layout.padded(torch.ones(len(grid), dtype=torch.long), 1))
+    result = process.likelihood(network, single, Noise.start(2, torch.arange(len(grid))), 240)
+    mass = (-result.nll).exp() * (grid[1] - grid[0])
+    slack = float((mass * result.error).sum()) + 1e-3
+    yield _require(float(mass.sum()) <= 1 + slack, "the density of single numbers has a mass of 1 at most")
+    noise = Noise.start(1, torch.arange(_DRAWS))
+    start = process.prior(process.lengths(noise, (1,)), noise)
+    drawn = torch.stack(Stepwise(32).sample(process, network, start, noise).tokens).flatten().numpy()
+    below = ((mass.cumsum(0) - mass / 2) / mass.sum()).numpy()
+    holds = float(kstest(drawn, lambda x: np.interp(x, grid.numpy(), below)).pvalue) > _LEAST_P
+    yield _require(holds, "numbers are drawn as often as their density says")
 
 
 def _tokenizer(member: type[Tokenizer[Any]]) -> Iterator[str]:

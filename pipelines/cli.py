@@ -12,12 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-RUNS = ("prepare", "train", "generate", "evaluate")
+RUNS = ("prepare", "train", "finetune", "generate", "evaluate")
 _USAGE = f"""usage: motif VERB key=value ... [--multirun] [--help]
 
 verbs
   prepare   raw files -> checked, split, tokenised shards
   train     shards -> a checkpoint
+  finetune  a checkpoint and sequences of your own -> a checkpoint of them
   generate  a checkpoint -> sequences under objectives and constraints
   evaluate  a model's likelihood, or a file of sequences, against real data
   list      tasks and members of every registry [--json]

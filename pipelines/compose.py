@@ -28,7 +28,9 @@ _UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'")
 _SEEDS = range(1 << 32)
 
 # Values of these keys are the user's text: Hydra must not read them as its own grammar.
-TEXT_KEYS = frozenset("question input checkpoint db data.path out mask objectives constraints columns reader".split())
+TEXT_KEYS = frozenset(
+    "question input checkpoint condition db data.path out mask objectives constraints columns reader template".split()
+)
 LIST_KEYS = frozenset({"objectives", "constraints"})
 # Groups whose member may come from a file or an installed package, which has no YAML here.
 PLUGIN_GROUPS = ("process", "mixer", "sampler", "guide")
@@ -84,6 +86,9 @@ def _configuration(verb: str, job: Sequence[str], asked: _Words) -> dict[str, An
     mixer = config.pop("mixer", None) if verb == "train" else None
     if mixer is not None:
         config["model"]["pattern"] = [mixer]
+    fusion = config.pop("fusion", None)
+    if fusion is not None:
+        config["model"]["fusion"] = {**(config["model"].get("fusion") or {}), **fusion}
     return config
 
 
@@ -204,7 +209,7 @@ def _is_foreign(verb: str, group: str, value: str) -> bool:
     A verb that opens a checkpoint takes its process and mixer from there, so the words only name
     the files to trust.
     """
-    if is_file_reference(value) or (verb in ("generate", "evaluate") and group in ("process", "mixer")):
+    if is_file_reference(value) or (verb in ("finetune", "generate", "evaluate") and group in ("process", "mixer")):
         return True
     return value in installed(group) and value not in _members(group)
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor
 from tqdm import tqdm
 
 from core.data.batch_loader import BatchLoader
@@ -30,7 +31,7 @@ from pipelines.compose import refuse_small
 from pipelines.generate import Drawing
 from pipelines.load import Loaded, configured
 from pipelines.page import Page
-from pipelines.present import Outcome, Reference, measure, model_of, present, read_reference
+from pipelines.present import NO_REFERENCE, Outcome, Reference, measure, model_of, present, read_reference
 from pipelines.reading import read_records, write_skipped
 from pipelines.run import DRAWN, Run
 
@@ -55,10 +56,11 @@ def _evaluate_file(config: Mapping[str, Any], task: Task) -> dict[str, Any]:
     """A user's sequences, every one of them; no model takes part."""
     reading = read_records(task, Path(config["input"]), config["reader"], config)
     values = [record.value for record in reading.records]
-    board = Scoreboard(targets(config["objectives"], task.objectives))
     tokenizer = task.make_tokenizer()
-    bound = [rule.bind(tokenizer) for rule in rules(config["constraints"], task.constraints)]
-    reference = read_reference(Path(config["checkpoint"] or task.pretrained_folder))
+    board = Scoreboard(targets(config["objectives"], task.objectives, tokenizer))
+    bound = [rule.bind(tokenizer) for rule in rules(config["constraints"], task.constraints, tokenizer)]
+    beside = config["checkpoint"] or (task.pretrained and task.pretrained_folder)
+    reference = read_reference(Path(beside)) if beside else NO_REFERENCE
     run = Run("evaluate", config)
     write_skipped(run.folder / "skipped.csv", reading)
     names = [record.name for record in reading.records]
@@ -72,7 +74,7 @@ def _evaluate_file(config: Mapping[str, Any], task: Task) -> dict[str, Any]:
 def _prepared(config: Mapping[str, Any]) -> Iterator[Path]:
     """The prepared folder `data.path`, or a named set prepared for the while."""
     data = config["data"]
-    if "sha256" in data:
+    if "name" in data:
         from pipelines import prepare
 
         with tempfile.TemporaryDirectory() as place:
@@ -87,23 +89,29 @@ def _prepared(config: Mapping[str, Any]) -> Iterator[Path]:
 def _evaluate_model(config: Mapping[str, Any], task: Task, loaded: Loaded, folder: Path) -> dict[str, Any]:
     shards = TokenShards.open(folder, loaded.tokenizer.sha256(task.tokenizer["name"]))
     shards.require("train", "valid", "test")
-    loaded.model.process.refuse_long(torch.as_tensor(shards.split("test").lengths))
+    test = shards.split("test")
+    loaded.model.process.refuse_long(torch.as_tensor(test.lengths))
+    given = _condition_of(loaded, test)
     run = Run("evaluate", config)
     calls: list[None] = []
     counter = loaded.model.network.register_forward_hook(lambda *_: calls.append(None))
-    result = likelihood_of(loaded, shards.split("test"), config["points"], config["seed"])
+    result = likelihood_of(loaded, test, config["points"], config["seed"])
+    alone = None if given is None else likelihood_of(loaded, test, config["points"], config["seed"], given=False)
     counter.remove()
     nll, tokens = result.nll.numpy(), result.tokens.numpy()
     floors, best = ngram_floors(shards, loaded.tokenizer.vocabulary.size, config["seed"])
     values: dict[str, Any] = {
-        "likelihood": "NLL (exact)" if result.kind == "exact" else "ELBO (bound)",
+        "likelihood": result.label,
         "test_sequences": len(nll),
         "tokens": int(tokens.sum()),
         **_per_token(nll, tokens, config["seed"]),
         **_upper(result),
         **_beside(nll, tokens, best, config["seed"]),
     }
-    outcome = _drawn(config, task, loaded, run, shards) if config["n"] else None
+    if alone is not None:
+        values["given"] = ", ".join(column.name for column in shards.columns)
+        values["nll_unconditional"] = float(alone.nll.sum() / alone.tokens.sum())
+    outcome = _drawn(config, task, loaded, run, shards, given) if config["n"] else None
     if outcome is not None:
         measured = measure(outcome, config["seed"])
         values |= measured.values
@@ -127,10 +135,24 @@ def _evaluate_model(config: Mapping[str, Any], task: Task, loaded: Loaded, folde
     return body
 
 
-def _drawn(config: Mapping[str, Any], task: Task, loaded: Loaded, run: Run, shards: TokenShards) -> Outcome:
-    """Samples of the model, to be measured against the data's own splits."""
+def _condition_of(loaded: Loaded, shards: TokenShards) -> Float[Tensor, "N C"] | None:
+    """What a conditional model is told of each sequence; None where it takes nothing or the data have nothing."""
+    if loaded.conditions is None or not shards.columns:
+        return None
+    return loaded.conditions.encode(loaded.conditions.matching(shards.columns, shards.conditions))
+
+
+def _drawn(
+    config: Mapping[str, Any],
+    task: Task,
+    loaded: Loaded,
+    run: Run,
+    shards: TokenShards,
+    given: Float[Tensor, "N C"] | None,
+) -> Outcome:
+    """Samples of the model under the conditions of the test split, to be measured against the data's own splits."""
     free = ConstraintSet([], loaded.tokenizer, range(1, loaded.model.process.limit + 1))
-    drawing = Drawing({**config, "best_of": 1}, loaded.model, loaded.tokenizer, free)
+    drawing = Drawing({**config, "best_of": 1}, loaded.model, loaded.tokenizer, free, given)
     values = drawing.all(run)
     (run.folder / DRAWN).unlink()
     splits = [[loaded.tokenizer.decode(row.tolist()) for row in shards.split(name)] for name in ("train", "test")]
@@ -177,9 +199,14 @@ def _beside(nll: Any, tokens: Any, best: tuple[str, Any], seed: int) -> dict[str
 
 
 @torch.no_grad()
-def likelihood_of(loaded: Loaded, shards: TokenShards, points: int, seed: int) -> Likelihood:
-    """NLL of every sequence of a split, in its order, each with noise of its own."""
-    loader = BatchLoader(shards, _BATCH_TOKENS, fill=loaded.tokenizer.vocabulary.pad)
+def likelihood_of(loaded: Loaded, shards: TokenShards, points: int, seed: int, given: bool = True) -> Likelihood:
+    """NLL of every sequence of a split, in its order, each with noise of its own.
+
+    given: whether a conditional model reads the conditions that the shards have.
+    """
+    loader = BatchLoader(
+        shards, _BATCH_TOKENS, fill=loaded.tokenizer.vocabulary.pad, conditions=loaded.conditions if given else None
+    )
     process, network, device = loaded.model.process, loaded.model.network, loaded.model.device
     batches = loader.batches(0)
     parts = [

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
 from core.data.noise import Noise
+from core.data.sequence_batch import SequenceBatch
 from core.decoding import registry as samplers
+from core.decoding.base import Samples
 from core.errors import UserError, as_user_error
 from core.guidance.constraint_set import ConstraintSet
-from core.guidance.items import rules, targets
+from core.guidance.guides import registry as guides
+from core.guidance.guides.base import GuideContext
+from core.guidance.items import rules, split_list, targets
 from core.guidance.objectives.base import Scoreboard
 from core.guidance.pareto import best_of
 from core.processes.autoregressive import Autoregressive
@@ -29,6 +36,7 @@ from pipelines.compose import refuse_small
 from pipelines.load import Loaded, configured
 from pipelines.present import Outcome, present, read_reference
 from pipelines.run import DRAWN, Run
+from pipelines.template import start_from
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,23 +53,50 @@ def generate(config: Mapping[str, Any], loaded: Loaded | None = None) -> Generat
     """Load, draw, check, score, select, report."""
     task = Task.of(config)
     loaded = loaded or configured(config, task)
-    board = Scoreboard(targets(config["objectives"], task.objectives))
-    asked = rules(config["constraints"], task.constraints)
+    board = Scoreboard(targets(config["objectives"], task.objectives, loaded.tokenizer))
+    asked = rules(config["constraints"], task.constraints, loaded.tokenizer)
     refuse_small(config, {"n": 1, "best_of": 1, "batch_size": 1})
     if config["best_of"] > 1 and not board.targets:
         raise UserError("best_of needs objectives to choose by")
     constraints = ConstraintSet(asked, loaded.tokenizer, range(1, loaded.model.process.limit + 1))
-    drawn = Drawing(config, loaded.model, loaded.tokenizer, constraints)
-    reference, bound = read_reference(loaded.folder), constraints.constraints
+    condition, outside = asked_condition(config["condition"], loaded)
+    drawn = Drawing(config, loaded.model, loaded.tokenizer, constraints, condition, board)
+    reference, bound = read_reference(loaded.folder, asked_class(condition, loaded)), constraints.constraints
     run = Run("generate", config)
     values = drawn.all(run)
     scores = board.score(values)
     kept = _select(config, board, scores)
     names = [f"s{i}" for i in range(len(values))]
-    outcome = Outcome(task, loaded, reference, bound, board, names, values, kept, drawn.network_calls)
+    outcome = Outcome(task, loaded, reference, bound, board, names, values, kept, drawn.network_calls, outside=outside)
     metrics = present(run, outcome)
     (run.folder / DRAWN).unlink()
     return Generation(tuple(outcome.samples), scores[kept], metrics, run.finish())
+
+
+def asked_condition(text: str | None, loaded: Loaded) -> tuple[Float[Tensor, "1 C"] | None, list[str]]:
+    """The condition that `condition=` writes, None where it writes none, and what of it training never saw."""
+    if text is None:
+        return None, []
+    if loaded.conditions is None:
+        raise UserError(f"condition={text}: checkpoint {loaded.folder} was trained without conditions, drop it")
+    parts = [part.partition(":") for part in split_list(text)]
+    wanted = {name: value for name, mark, value in parts if mark}
+    if not parts or len(wanted) < len(parts):
+        raise UserError(f"condition={text}: write each column once as name:value, as in class:HepG2,activity:2.5")
+    return loaded.conditions.ask(wanted)
+
+
+def asked_class(condition: Float[Tensor, "1 C"] | None, loaded: Loaded) -> str | None:
+    """The class that a condition asks for: real sequences of it stand beside the samples."""
+    if loaded.conditions is None or condition is None:
+        return None
+    first = 0
+    for column in loaded.conditions.columns:
+        chosen = condition[0, first : first + column.width]
+        if column.labels and bool((chosen == 1).any()):
+            return column.labels[int(chosen.argmax())]
+        first += column.width
+    return None
 
 
 def _select(config: Mapping[str, Any], board: Scoreboard, scores: NDArray[np.float64]) -> list[int]:
@@ -82,18 +117,35 @@ def _finished_batches(file: Path) -> list[dict[str, Any]]:
 
 
 class Drawing:
-    """Draws all batches of a run, keeping each in the run's folder so that a stop loses one at most."""
+    """Draws all batches of a run, keeping each in the run's folder so that a stop loses one at most.
+
+    condition: rows that the sequences take in turn. board: the objectives that guides may ask.
+    """
 
     def __init__(
-        self, config: Mapping[str, Any], model: GenerativeModel, tokenizer: Tokenizer[Any], constraints: ConstraintSet
+        self,
+        config: Mapping[str, Any],
+        model: GenerativeModel,
+        tokenizer: Tokenizer[Any],
+        constraints: ConstraintSet,
+        condition: Float[Tensor, "R C"] | None = None,
+        board: Scoreboard | None = None,
     ) -> None:
         self.config, self.model, self.tokenizer, self.constraints = config, model, tokenizer, constraints
+        self.condition = None if condition is None else condition.to(model.device)
         self.network_calls = 0
         settings = {key: value for key, value in (config.get("sampler") or {}).items() if key != "name"}
         name = sampler_name(config, type(model.process))
         member = samplers.get(name)
+        settings |= guidance(config, name, tokenizer, board, condition)
         with as_user_error(f"sampler {name}"):
             self.sampler = member(**settings)
+        self.sampler.suits(model.process)
+        template = config.get("template")
+        begin = start_from(template, model.process, tokenizer, constraints) if template else None
+        self.begin = None if begin is None else begin.to(model.device)
+        # Before anything is written: the list may be too short.
+        self.found = self._searched(name) if self.sampler.searches else None
 
     def all(self, run: Run) -> list[Any]:
         """Every sequence, decoded, by its number."""
@@ -112,20 +164,67 @@ class Drawing:
         return [self.tokenizer.decode(sequence) for sequence in ids]
 
     def _batches(self, first: int, total: int) -> Iterator[tuple[list[list[int]], int]]:
+        if self.found is not None:
+            yield from [self.found] if first < total else []
+            return
         for start in range(first, total, self.config["batch_size"]):
             ids = torch.arange(start, min(start + self.config["batch_size"], total), device=self.model.device)
-            noise = Noise.start(self.config["seed"], ids)
-            with torch.no_grad():
+            samples = self._sampled(ids)
+            yield [row.tolist() for row in samples.tokens], samples.network_calls
+
+    def _searched(self, sampler: str) -> tuple[list[list[int]], int]:
+        """The best of what a search lists for one start, and its calls of the network."""
+        total = self.config["n"] * self.config["best_of"]
+        samples = self._sampled(torch.zeros(1, dtype=torch.long, device=self.model.device))
+        found = [hypothesis.tokens.tolist() for hypothesis in samples.ranked[0][:total]]
+        if len(found) < total:
+            raise UserError(
+                f"sampler={sampler} finds {len(found)} sequences, {total} are asked for: "
+                f"pass sampler.width={total} or more, or n={len(found)}"
+            )
+        return found, samples.network_calls
+
+    def _sampled(self, ids: Int[Tensor, " N"]) -> Samples:
+        noise = Noise.start(self.config["seed"], ids)
+        with torch.no_grad():
+            if self.begin is None:
                 lengths = self.model.process.lengths(noise, self.constraints.feasible_lengths)
                 begin = self.model.process.prior(lengths, noise)
-                samples = self.sampler.sample(self.model.process, self.model.network, begin, noise, self.constraints)
-            yield [row.tolist() for row in samples.tokens], samples.network_calls
+            else:
+                begin = self.begin.select(torch.zeros_like(ids))
+            if self.condition is not None:
+                begin = replace(begin, condition=self.condition[ids % len(self.condition)])
+            return self.sampler.sample(self.model.process, self.model.network, begin, noise, self.constraints)
+
+
+def guidance(
+    config: Mapping[str, Any],
+    sampler: str,
+    tokenizer: Tokenizer[Any],
+    board: Scoreboard | None,
+    condition: Float[Tensor, "R C"] | None,
+) -> dict[str, Any]:
+    """What a sampler is given beside its settings: the guide that a run asks for, and what guides may use."""
+    if not config.get("guide"):
+        return {}
+    name = config["guide"]["name"]
+    member = guides.get(name)
+    with as_user_error(f"guide {name}"):
+        guide = member(**{key: value for key, value in config["guide"].items() if key != "name"})
+    if "guides" not in inspect.signature(samplers.get(sampler)).parameters:
+        raise UserError(f"sampler={sampler} takes no guide: drop guide={name} or name another sampler")
+    if guide.conditional and condition is None:
+        raise UserError(f"guide={name} needs something to guide towards: add condition=, as in condition=class:HepG2")
+
+    def decode(batch: SequenceBatch) -> list[Any]:
+        lengths = batch.layout.lengths.tolist()
+        return [tokenizer.decode(row[:length]) for row, length in zip(batch.tokens.tolist(), lengths, strict=True)]
+
+    context = lambda model, noise: GuideContext(model, decode, noise, board or Scoreboard([]))  # noqa: E731
+    return {"guides": [guide], "context": context}
 
 
 def sampler_name(config: Mapping[str, Any], process: type[Process]) -> str:
     """The sampler that a run names, else the one that fits the process."""
     default = "ancestral" if issubclass(process, Autoregressive) else "stepwise"
-    name = config["sampler"]["name"] if config.get("sampler") else default
-    if name == "ancestral" != default:
-        raise UserError("sampler=ancestral needs an autoregressive checkpoint, drop it or name another")
-    return name
+    return config["sampler"]["name"] if config.get("sampler") else default

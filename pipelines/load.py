@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from core.data.conditions import Conditions
 from core.errors import UserError
 from core.guidance.items import targets
 from core.guidance.objectives.base import Scoreboard
@@ -49,7 +50,12 @@ class Loaded:
 
     def score(self, sequences: Sequence[Any], objectives: Sequence[str]) -> NDArray[np.float64]:
         """Raw scores `[N, M]` of any sequences of the task, one column an objective."""
-        return Scoreboard(targets(objectives, self.task.objectives)).score(sequences)
+        return Scoreboard(targets(objectives, self.task.objectives, self.tokenizer)).score(sequences)
+
+    @property
+    def conditions(self) -> Conditions | None:
+        """How the model reads a condition; None where it takes none."""
+        return Conditions.of(self.config.get("condition"))
 
     @property
     def references(self) -> dict[str, str]:

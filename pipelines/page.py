@@ -203,7 +203,7 @@ class Page:
         self.papers |= {key: registry.get(key).paper for key in self.task.metrics}
         meaning = [[key, _described(registry.get(key))] for key in self.task.metrics]
         self.report.table(["metric", "what it is"], meaning, sortable=False)
-        for picture, caption in self.task.package("render").pictures(samples, real):
+        for picture, caption in self.task.package("render").pictures(samples, real, self.task.make_tokenizer()):
             self.report.figure(picture, caption)
 
     def samples(self, table: Mapping[str, Sequence[Any]], rules: Sequence[Constraint]) -> None:

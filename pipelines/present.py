@@ -39,12 +39,16 @@ class Reference:
     test: Sequence[Any]
 
 
+NO_REFERENCE = Reference("none", None, (), ())
+
+
 @dataclass(frozen=True, eq=False)
 class Outcome:
     """Sequences that a run drew or read, and all that is needed to judge them.
 
     values: every one, with `names`; kept: indices of those that are given out; loaded: None where no
-    model took part; reading: what the reader of a user's file says.
+    model took part; reading: what the reader of a user's file says; outside: what was asked beyond
+    the range of training.
     """
 
     task: Task
@@ -57,6 +61,7 @@ class Outcome:
     kept: Sequence[int]
     network_calls: int = 0
     reading: ReadReport | None = None
+    outside: Sequence[str] = ()
 
     @cached_property
     def scores(self) -> Float[np.ndarray, "N M"]:
@@ -91,7 +96,7 @@ def present(run: Run, outcome: Outcome) -> dict[str, Any]:
         },
         model=model_of(outcome.loaded),
         samples={"sha256": values_hash(outcome.samples), "n": len(outcome.kept)},
-        values=measured.values,
+        values={**measured.values, **({"outside_training": list(outcome.outside)} if outcome.outside else {})},
         baselines={"real_test_sequences": measured.floor} if measured.floor else {},
         constraints={"checked": len(outcome.values), "violated": len({found.index for found in broken})},
         objective_calls=outcome.board.calls,
@@ -118,21 +123,26 @@ def model_of(loaded: Loaded | None) -> dict[str, Any]:
     return {"name": loaded.folder.name, "parameters": loaded.model.parameter_count}
 
 
-def read_reference(folder: Path) -> Reference:
-    """The real sequences that stand beside a checkpoint; none where it brings none."""
+def read_reference(folder: Path, label: str | None = None) -> Reference:
+    """The real sequences that stand beside a checkpoint, with a `label` those of that class; none where it brings none.
+
+    A checkpoint whose real sequences have no classes gives all.
+    """
     if not folder.is_dir():
         raise UserError(f"checkpoint {folder}: no such folder")
     file = folder / "reference.csv.gz"
     if not file.is_file():
-        return Reference("none", None, (), ())
+        return NO_REFERENCE
     found: dict[str, list[str]] = {"train": [], "test": []}
     try:
         with gzip.open(file, "rt", encoding="utf-8") as stream:
             for row in csv.DictReader(stream):
-                found[row["split"]].append(row["sequence"])
+                if label is None or row.get("class", label) == label:
+                    found[row["split"]].append(row["sequence"])
     except (OSError, EOFError, zlib.error, ValueError, KeyError, csv.Error) as error:
         raise UserError(f"{file}: not a table of real sequences as train writes it ({error!r})") from error
-    return Reference(f"{folder.name}/{file.name}", file_hash(file), found["train"], found["test"])
+    name = f"{folder.name}/{file.name}" if label is None else f"{folder.name}/{file.name}, class {label}"
+    return Reference(name, file_hash(file), found["train"], found["test"])
 
 
 def measure(outcome: Outcome, seed: int) -> Measured:
@@ -141,12 +151,13 @@ def measure(outcome: Outcome, seed: int) -> Measured:
     Real sequences are scored on a board of their own, so that they count as no objective calls; the
     floor knows no constraints.
     """
+    tokenizer = outcome.task.make_tokenizer()
     board = Scoreboard(outcome.board.targets)
     real_scores = board.score(outcome.reference.test)
     bounds = _bounds(board, real_scores)
 
     def numbers(samples: Sequence[Any], scored: Scoreboard, rules: Sequence[Constraint]) -> dict[str, float]:
-        context = MetricContext(seed=seed, constraints=rules)
+        context = MetricContext(seed=seed, constraints=rules, tokenizer=tokenizer)
         return _metrics(outcome.task, samples, outcome.reference.train, context) | _hypervolume(scored, samples, bounds)
 
     samples = outcome.samples
@@ -154,6 +165,9 @@ def measure(outcome: Outcome, seed: int) -> Measured:
         "sequences": len(samples),
         "without_value": int(np.isnan(outcome.scores).any(axis=1).sum()),
     }
+    longest = None if outcome.loaded is None else outcome.loaded.model.process.limit
+    at_limit = sum(len(tokenizer.encode(sample)) == longest for sample in samples)
+    counts |= {"at_limit": at_limit} if at_limit else {}
     floor = real_floor(lambda part: numbers(part, board, ()), outcome.reference.test, len(samples), seed)
     return Measured(counts | numbers(samples, outcome.board, outcome.rules), floor, bounds, real_scores)
 
@@ -193,7 +207,8 @@ def sample_table(outcome: Outcome, seed: int | None) -> dict[str, list[Any]]:
     for rule in outcome.rules:
         table[rule.name] = [rule.check(sample) for sample in samples]
     if outcome.reference.train and samples:
-        index, identity = outcome.task.package("metrics.novelty").nearest(samples, outcome.reference.train)
+        train = outcome.reference.train
+        index, identity = outcome.task.package("metrics.novelty").nearest(samples, train, outcome.task.make_tokenizer())
         table["nearest"] = [outcome.reference.train[i] for i in index]
         table["identity"] = identity.round(3).tolist()
     if seed is not None:
@@ -203,5 +218,6 @@ def sample_table(outcome: Outcome, seed: int | None) -> dict[str, list[Any]]:
 
 def _write_files(folder: Path, outcome: Outcome, table: Mapping[str, list[Any]]) -> None:
     render = outcome.task.package("render")
-    render.write_fasta(folder / "samples.fasta", table["id"], outcome.samples)
+    tokenizer = outcome.task.make_tokenizer()
+    render.write_fasta(folder / "samples.fasta", table["id"], outcome.samples, tokenizer=tokenizer)
     render.write_table(folder / "samples.csv", table)

@@ -25,6 +25,11 @@ def statements(config: Mapping[str, Any], body: Mapping[str, Any]) -> list[str]:
         found += _likelihood(body)
     if "sequences" in body["values"]:
         found += _sequences(config, body)
+    if "nll_change" in body["values"]:
+        found += _gain(body["values"])
+    if "at_limit" in body["values"]:
+        found.append(f"{body['values']['at_limit']} samples are as long as the model can write, and may be cut there")
+    found += [f"the model extrapolates: {text}" for text in body["values"].get("outside_training", ())]
     return found
 
 
@@ -34,6 +39,11 @@ def _likelihood(body: Mapping[str, Any]) -> list[str]:
         f"test split: {values['test_sequences']} sequences, {values['tokens']} tokens, end tokens and lengths included",
         f"{body['model']['name']}: {values['likelihood']} {_per_token(values)}",
     ]
+    if "given" in values:
+        found.append(
+            f"given {values['given']}; without it {values['nll_unconditional']:.4f} nats per token, "
+            f"{values['nll'] - values['nll_unconditional']:+.4f} by the condition"
+        )
     if values["likelihood"].startswith("ELBO"):
         found.append(
             f"upper 95 % limit of the bound's quadrature: {values['nll_upper']:.4f} nats per token, "
@@ -46,6 +56,17 @@ def _likelihood(body: Mapping[str, Any]) -> list[str]:
         f"{values['nll_minus_floor']:+.4f} nats per token [{low:+.4f}, {high:+.4f}]"
     )
     return found
+
+
+def _gain(values: Mapping[str, Any]) -> list[str]:
+    low, high = values["nll_change_low"], values["nll_change_high"]
+    verdict = "below" if high < 0 else "above" if low > 0 else "not told apart from"
+    return [
+        f"held out: {values['held_out_sequences']} sequences, {values['held_out_tokens']} tokens; "
+        f"{values['likelihood']} {values['nll']:.4f} nats per token",
+        f"the new checkpoint is {verdict} its parent: {values['nll_change']:+.4f} nats per token, "
+        f"paired 95 % bootstrap interval [{low:+.4f}, {high:+.4f}]",
+    ]
 
 
 def _per_token(values: Mapping[str, Any]) -> str:

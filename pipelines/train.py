@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
+import math
 import platform
 import shutil
-import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 
+from core.data.conditions import Conditions
 from core.data.datamodule import ShardDataModule
 from core.data.shards import TokenShards
 from core.errors import UserError
 from core.tokenizers.base import Tokenizer
 from core.training.checkpoint import save_checkpoint
+from core.training.condition_dropout import ConditionDropout
+from core.training.fit import STEPS, fit
 from core.training.model import GenerativeModel, build_model
 from core.training.module import GenerativeModule
 from domains.tasks import Task
@@ -34,30 +38,28 @@ def train(config: Mapping[str, Any]) -> Path:
     if not saved.is_file():
         raise UserError(f"{prepared}: not a prepared folder, run `motif prepare` first")
     settings = config["trainer"]
-    _check(settings)
+    check_trainer(settings)
     tokenizer = task.make_tokenizer()
     digest = tokenizer.sha256(task.tokenizer["name"])
     data = ShardDataModule(
         prepared, settings["batch_tokens"], fill=tokenizer.vocabulary.pad, seed=config["seed"], tokenizer_sha256=digest
     )
     data.shards.require("train", "valid")
+    learnt = data.shards.split("train")
+    data.conditions = Conditions.fitted(learnt.columns, learnt.conditions) if learnt.columns else None
+    if data.conditions is not None:
+        config = {**config, "condition": data.conditions.config()}
     lightning.seed_everything(config["seed"], verbose=False)
     model = build_model(config, tokenizer.vocabulary)
-    model.process.fit(torch.as_tensor(data.shards.split("train").lengths))
+    model.process.fit(torch.as_tensor(learnt.lengths))
+    model.process.fit_tokens(torch.as_tensor(learnt.token_counts(tokenizer.vocabulary.size)))
+    drop = condition_dropout(config, data)
     run = Run("train", config)
-    module = GenerativeModule(
-        model,
-        settings["learning_rate"],
-        settings["weight_decay"],
-        settings["warmup_steps"],
-        settings["steps"],
-        config["seed"],
-    )
-    best, valid_nll = _fit(module, data, settings, run.folder)
+    best, valid_nll = fit(module_of(model, settings, config["seed"], drop), data, settings, run.folder)
     text = saved.read_text(encoding="utf-8")
     # One file is the run's configuration and the checkpoint's.
     save_checkpoint(
-        run.folder, {"verb": run.verb, **run.config}, best, text, _card(run, best, prepared, valid_nll), config["half"]
+        run.folder, {"verb": run.verb, **run.config}, best, text, card(run, best, prepared, valid_nll), config["half"]
     )
     write_reference(run.folder, data.shards, tokenizer)
     run.metrics(
@@ -66,81 +68,78 @@ def train(config: Mapping[str, Any]) -> Path:
         values={"valid_nll": valid_nll},
     )
     # Kept until everything else is written, so that a stop never costs more than what came last.
-    shutil.rmtree(run.folder / "steps")
+    shutil.rmtree(run.folder / STEPS)
     return run.finish()
 
 
-def _check(settings: Mapping[str, Any]) -> None:
-    refuse_small(settings, dict.fromkeys(("steps", "batch_tokens", "validate_every", "save_every"), 1), "trainer.")
+def check_trainer(settings: Mapping[str, Any]) -> None:
+    """`UserError` for settings of a trainer that cannot work."""
+    keys = [
+        "steps",
+        "batch_tokens",
+        "validate_every",
+        "save_every",
+        *(["patience"] if settings["patience"] is not None else []),
+    ]
+    refuse_small(settings, dict.fromkeys(keys, 1), "trainer.")
     if settings["validate_every"] > settings["steps"]:
         raise UserError(f"trainer.validate_every is above trainer.steps={settings['steps']}: no weights would be kept")
     if settings["accelerator"] == "gpu" and not torch.cuda.is_available():
         raise UserError("trainer.accelerator=gpu: this machine has no GPU that torch can use, pass trainer=cpu")
 
 
-def _fit(
-    module: GenerativeModule, data: ShardDataModule, settings: Mapping[str, Any], folder: Path
-) -> tuple[GenerativeModel, float]:
-    """Run Lightning, resuming where an earlier call stopped; the averaged weights with the best NLL, and it."""
-    steps = folder / "steps"
-    keeper = ModelCheckpoint(steps, monitor="valid_nll", save_top_k=1, enable_version_counter=False)
-    # Beside the best weights, whatever was last: an interrupted call goes on from there. Not saved at the moment of
-    # the stop, when a batch may be read and not yet learnt from.
-    latest = ModelCheckpoint(steps, "last", every_n_train_steps=settings["save_every"], enable_version_counter=False)
-    trainer = lightning.Trainer(
-        accelerator=settings["accelerator"],
-        devices=1,
-        precision=settings["precision"],
-        max_steps=settings["steps"],
-        val_check_interval=settings["validate_every"],
-        check_val_every_n_epoch=None,
-        gradient_clip_val=settings["clip"],
-        callbacks=[keeper, latest, EMAWeightAveraging(decay=settings["ema"])],
-        logger=False,
-        enable_model_summary=False,
-    )
-    if settings["compile"]:
-        module.model.network.backbone.compile()
-    last, interrupt = steps / "last.ckpt", signal.getsignal(signal.SIGINT)
-    try:
-        trainer.fit(module, data, ckpt_path=str(last) if last.is_file() else None)
-    except SystemExit as stop:
-        # Lightning turns Ctrl-C into an exit of its own and leaves it switched off.
-        signal.signal(signal.SIGINT, interrupt)
-        raise KeyboardInterrupt from stop
-    # Lightning's own checkpoint holds its tensors under the averaged weights.
-    state = torch.load(keeper.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
-    prefix = "model."
-    best = module.model.to("cpu")
-    best.load_state_dict({key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)})
-    assert keeper.best_model_score is not None
-    return best.eval(), float(keeper.best_model_score)
+def condition_dropout(config: Mapping[str, Any], data: ShardDataModule) -> ConditionDropout | None:
+    """What takes the condition from training sequences, where they have one."""
+    return None if data.conditions is None else ConditionDropout(data.conditions, config["condition_dropout"])
 
 
-def write_reference(folder: Path, shards: TokenShards, tokenizer: Tokenizer[Any]) -> None:
-    """The real sequences beside the checkpoint: what novelty and distances are measured against."""
+def module_of(
+    model: GenerativeModel, settings: Mapping[str, Any], seed: int, drop: ConditionDropout | None
+) -> GenerativeModule:
+    """The model as Lightning trains it under a trainer's settings."""
+    rates = settings["learning_rate"], settings["weight_decay"], settings["warmup_steps"]
+    return GenerativeModule(model, *rates, settings["steps"], seed, drop=drop)
+
+
+def write_reference(folder: Path, shards: TokenShards, tokenizer: Tokenizer[Any], earlier: Sequence[str] = ()) -> None:
+    """The real sequences beside the checkpoint: what novelty and distances are measured against.
+
+    Those of a class have it in a third column. earlier: what its parent was trained on.
+    """
+    place = next((k for k, column in enumerate(shards.columns) if column.labels), None)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["split", "sequence"] + ["class"] * (place is not None))
+    for split in ("train", "test"):
+        part = shards.split(split)
+        for row in range(len(part)):
+            cells = [split, tokenizer.decode(part[row].tolist())]
+            if place is not None:
+                value = part.conditions[row, place]
+                cells.append("" if math.isnan(value) else shards.columns[place].labels[int(value)])
+            writer.writerow(cells)
+    writer.writerows(["train", sequence] + [""] * (place is not None) for sequence in earlier)
     with gzip.GzipFile(folder / "reference.csv.gz", "wb", mtime=0) as stream:
-        stream.write(b"split,sequence\n")
-        for split in ("train", "test"):
-            for row in shards.split(split):
-                stream.write(f"{split},{tokenizer.decode(row.tolist())}\n".encode())
+        stream.write(text.getvalue().encode())
 
 
-def _card(run: Run, model: GenerativeModel, prepared: Path, valid_nll: float) -> str:
-    """What the weights are, how they came about, and the card of the data they saw."""
+def card(run: Run, model: GenerativeModel, prepared: Path, valid_nll: float, more: Sequence[str] = ()) -> str:
+    """What the weights are, how they came about, what `more` there is to say, and the card of the data they saw."""
     settings = run.config["trainer"]
     device = torch.cuda.get_device_name() if settings["accelerator"] == "gpu" else f"{platform.machine()} CPU"
     kind = model.process.likelihood_kind
+    most = "" if settings["patience"] is None else "at most "
     lines = [
         f"# {run.config['task']['name']}: {run.config['process']['name']}",
         "",
         f"- command: `{run.command}`",
         f"- parameters: {model.parameter_count}, stored in {16 if run.config['half'] else 32} bits",
-        f"- training: {settings['steps']} steps in {run.seconds / 60:.1f} minutes, {settings['precision']}, {device}, "
-        f"torch {torch.__version__}, seed {run.config['seed']}",
+        f"- training: {most}{settings['steps']} steps in {run.seconds / 60:.1f} minutes, {settings['precision']}, "
+        f"{device}, torch {torch.__version__}, seed {run.config['seed']}",
         f"- validation NLL with end token and length: {valid_nll:.4f} nats a token ({kind})",
+        *(f"- {line}" for line in more),
     ]
-    card = prepared / "card.md"
-    if card.is_file():
-        lines += ["", "#" + card.read_text(encoding="utf-8").strip()]
+    described = prepared / "card.md"
+    if described.is_file():
+        lines += ["", "#" + described.read_text(encoding="utf-8").strip()]
     return "\n".join(lines) + "\n"

@@ -28,6 +28,7 @@ DOMAIN_LIBRARIES = {"Bio", "rdkit", "music21", "miditok", "symusic", "sqlglot"}
 # Groups of YAML files that stand one to one beside member files.
 GROUPS = {
     "mixer": "core/backbones/mixers",
+    "fusion": "core/backbones/memories",
     "process": "core/processes",
     "sampler": "core/decoding",
     "guide": "core/guidance/guides",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
 import torch
-from jaxtyping import Int, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 # Written out, because the run-time checker of the tests does not know `Self` in a dataclass.
@@ -20,7 +20,7 @@ class State(ABC):
 
     Every field is a tensor with leading axis N, a tuple of States, or None; `position[n]` is the
     place of the next token of row n. Nothing is changed in place: `step` and `forward` return
-    a new State, and an old one stays usable.
+    a new State, and an old one stays usable. A `Source` alone also holds rows that sequences share.
     """
 
     position: Int[Tensor, " N"]
@@ -109,9 +109,10 @@ class KeyValue(State):
 
 @dataclass(frozen=True, eq=False)
 class Stack(State):
-    """The states of a stack of mixers, one a layer."""
+    """The states of a stack of mixers, one a layer, and the condition under which they were read."""
 
     layers: tuple[State, ...]
+    condition: Float[Tensor, "N C"] | None = None
 
     def truncate(self, length: Int[Tensor, " N"]) -> Stack:
         return replace(self, position=length, layers=tuple(layer.truncate(length) for layer in self.layers))

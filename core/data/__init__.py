@@ -4,6 +4,7 @@ from core.data.layout import Layout
 from core.data.mask import MaskSpec
 from core.data.noise import Noise, Purpose, draw
 from core.data.packing import pack, packed_layout, unpack
+from core.data.relations import Relations
 from core.data.sequence_batch import Memory, SequenceBatch
 from core.data.shards import TokenShards
 
@@ -13,6 +14,7 @@ __all__ = [
     "Memory",
     "Noise",
     "Purpose",
+    "Relations",
     "SequenceBatch",
     "TokenShards",
     "draw",

@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from core.data.batching import bucketed_batches, divisible, packed_batches
+from core.data.conditions import Conditions
 from core.data.layout import Layout
 from core.data.sequence_batch import SequenceBatch
 from core.data.shards import TokenShards
@@ -22,7 +25,8 @@ class BatchLoader:
 
     shards: the split. budget: tokens a batch, padding included. packed: one row of `budget`
     tokens instead of one row a sequence. fill: id in places without a token. rank, world: which
-    share of each epoch's batches.
+    share of each epoch's batches. conditions: how the shards' condition columns become `condition`;
+    shards without any, and None, give batches without.
     """
 
     def __init__(
@@ -36,9 +40,14 @@ class BatchLoader:
         epoch: Callable[[], int] = lambda: 0,
         rank: int = 0,
         world: int = 1,
+        conditions: Conditions | None = None,
     ) -> None:
         self.shards, self.budget, self.packed, self.fill = shards, budget, packed, fill
         self.seed, self.epoch, self.rank, self.world = seed, epoch, rank, world
+        self.conditions = conditions
+        self._values = None
+        if conditions is not None and shards.columns:
+            self._values = conditions.matching(shards.columns, shards.conditions)
         self._plan: tuple[int, list[np.ndarray]] | None = None
         self._place = (0, 0)
         self._resume: tuple[int, int] | None = None
@@ -70,9 +79,14 @@ class BatchLoader:
         if self.packed:
             tokens = torch.full((1, self.budget), self.fill)
             tokens[0, : int(lengths.sum())] = torch.cat(rows)
-            return SequenceBatch(tokens, Layout.packed(lengths, self.budget))
+            return SequenceBatch(tokens, Layout.packed(lengths, self.budget), condition=self._condition(indices))
         tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.fill)
-        return SequenceBatch(tokens, Layout.padded(lengths, tokens.shape[1]))
+        return SequenceBatch(tokens, Layout.padded(lengths, tokens.shape[1]), condition=self._condition(indices))
+
+    def _condition(self, indices: np.ndarray) -> Float[Tensor, "N C"] | None:
+        if self.conditions is None or self._values is None:
+            return None
+        return self.conditions.encode(self._values[indices])
 
     def state_dict(self) -> dict[str, int]:
         """Where this loader stands, for a checkpoint inside an epoch."""

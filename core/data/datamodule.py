@@ -7,6 +7,7 @@ from pathlib import Path
 from lightning import LightningDataModule
 
 from core.data.batch_loader import BatchLoader
+from core.data.conditions import Conditions
 from core.data.shards import TokenShards
 
 
@@ -18,6 +19,7 @@ class ShardDataModule(LightningDataModule):
 
     folder: the shards. batch_tokens: budget with padding, for each rank. packed: one row
     without padding. fill: id in places without a token. tokenizer_sha256: refuse other shards.
+    `conditions`, set once they are known, give batches their condition.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class ShardDataModule(LightningDataModule):
         self.shards = TokenShards.open(folder, tokenizer_sha256)
         self.batch_tokens = batch_tokens
         self.packed, self.fill, self.seed = packed, fill, seed
+        self.conditions: Conditions | None = None
 
     def train_dataloader(self) -> BatchLoader:
         return self._loader("train")
@@ -55,6 +58,7 @@ class ShardDataModule(LightningDataModule):
             epoch=self._epoch if split == "train" else int,
             rank=trainer.global_rank if trainer else 0,
             world=trainer.world_size if trainer else 1,
+            conditions=self.conditions,
         )
 
     def _epoch(self) -> int:

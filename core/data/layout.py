@@ -9,6 +9,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from core.data.mask import MaskSpec
+from core.data.relations import Relations
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +26,7 @@ class Layout:
     sequence (0 for padding). positions: P coordinates a token for position encodings.
     prefix: tokens of each sequence that all of it may see, under a prefix mask. longest: no
     sequence has more tokens; known on the host, so that layers need not ask the device.
+    relations: typed edges between tokens of one sequence, for mixers that look at them.
     """
 
     lengths: Int[Tensor, " N"]
@@ -35,6 +37,7 @@ class Layout:
     mask: MaskSpec = MaskSpec()
     prefix: Int[Tensor, " N"] | None = None
     longest: int = 0
+    relations: Relations | None = None
 
     @staticmethod
     def padded(lengths: Int[Tensor, " N"], width: int, mask: MaskSpec = MaskSpec()) -> Layout:
@@ -86,18 +89,25 @@ class Layout:
         """The same layout with a visible prefix for each sequence."""
         return replace(self, prefix=prefix)
 
+    def with_relations(self, relations: Relations) -> Layout:
+        """The same layout with edges; `ValueError` for one that leaves its sequence. Waits for the device."""
+        relations.refuse_outside(self.lengths)
+        return replace(self, relations=relations)
+
     def to(self, device: torch.device | str) -> Layout:
         """The same layout on another device."""
-        tensors = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        return replace(self, **{name: value.to(device) for name, value in tensors.items() if isinstance(value, Tensor)})
+        parts = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        moved = {name: part.to(device) for name, part in parts.items() if isinstance(part, Tensor | Relations)}
+        return replace(self, **moved)
 
     def select(self, index: Int[Tensor, " K"]) -> Layout:
         """Sequences `index` of a padded layout, in that order."""
         if self.is_packed:
             raise ValueError("select needs a padded layout: unpack first")
         chosen = Layout.padded(self.lengths[index], self.shape[1], self.mask)
-        chosen = replace(chosen, positions=self.positions[index])
-        return chosen if self.prefix is None else chosen.with_prefix(self.prefix[index])
+        prefix = None if self.prefix is None else self.prefix[index]
+        relations = None if self.relations is None else self.relations.select(index)
+        return replace(chosen, positions=self.positions[index], prefix=prefix, relations=relations)
 
     def last(self) -> tuple[Tensor, Tensor]:
         """`(row, column)` of each sequence's last token; column -1 marks an empty sequence."""

@@ -31,6 +31,7 @@ class Purpose(IntEnum):
     CORRUPT = 5
     GUIDE = 6
     STOP = 7
+    CONDITION = 8
 
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> tuple[Tensor, ...]:
@@ -125,8 +126,21 @@ def draw(log_weights: Float[Tensor, "*#S V"], uniform: Float[Tensor, "*#S"]) -> 
     return torch.searchsorted(cumulative, threshold[..., None], right=True)[..., 0]
 
 
+def normal(uniform: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
+    """Standard normal numbers by the inverse of their CDF, from the uniform numbers of a `Noise`."""
+    # The middle of each cell of the 53-bit grid, kept below 1: the borders are infinitely far out.
+    return torch.special.ndtri((uniform + 2.0**-54).clamp_max(1 - 2.0**-53))
+
+
 def fixed_point(log_weights: Float[Tensor, "*S V"]) -> Int[Tensor, "*S V"]:
     """exp(log_weights) relative to the row's largest, as integers of 40 fractional bits."""
     peak = log_weights.amax(-1, keepdim=True)
     peak = torch.where(peak.isfinite(), peak, torch.zeros_like(peak))
     return ((log_weights - peak).double().exp() * 2.0**40).long()
+
+
+def log_total(log_weights: Float[Tensor, "*S V"]) -> Float[Tensor, "*S"]:
+    """The log of a row's summed weights, fp64, bit-equal however many -inf stand among them."""
+    peak = log_weights.amax(-1).double()
+    peak = torch.where(peak.isfinite(), peak, torch.zeros_like(peak))
+    return peak + (fixed_point(log_weights).sum(-1).double() * 2.0**-40).log()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from jaxtyping import Shaped
 from torch import Tensor
 
@@ -23,10 +25,10 @@ def pack(values: Shaped[Tensor, "N L *rest"], layout: Layout, width: int | None 
 
 
 def packed_layout(layout: Layout, width: int | None = None) -> Layout:
-    """The packed twin of a padded layout, with its mask and prefix."""
+    """The packed twin of a padded layout, with its mask, prefix and relations."""
     width = int(layout.lengths.sum()) if width is None else width
     packed = Layout.packed(layout.lengths, width, layout.mask)
-    return packed if layout.prefix is None else packed.with_prefix(layout.prefix)
+    return replace(packed, prefix=layout.prefix, relations=layout.relations)
 
 
 def unpack(

@@ -18,11 +18,18 @@ class Memory:
     """A side input that sequences read: a source, a schema, an accompaniment, retrieved items.
 
     owner: the memory row that each of the N sequences reads, -1 for none (neutral). Selecting
-    sequences moves the owner, never the encoded rows.
+    sequences moves the owner, never the encoded rows. encoded: what an encoder made of the rows,
+    once, None until then.
     """
 
     batch: SequenceBatch
     owner: Int[Tensor, " N"]
+    encoded: Float[Tensor, "R S D"] | None = None
+
+    def to(self, device: torch.device | str) -> Memory:
+        """The same memory on another device."""
+        encoded = None if self.encoded is None else self.encoded.to(device)
+        return Memory(self.batch.to(device), self.owner.to(device), encoded)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +37,10 @@ class SequenceBatch:
     """N sequences with what a loss, a process or a sampler needs of them.
 
     tokens: ids `[B, L]`, fields `[B, L, F]` or floats `[B, L, C]`. fixed: places that no process
-    may change. targets, weights: per token, before any reduction. condition: per sequence.
-    memories: side inputs by name.
+    may change. closed: gaps that no process may fill, gap g lying before token g; with fixed tokens
+    on both sides they keep these together. targets, weights: per token, before any reduction.
+    condition: per sequence. memories: side inputs by name. estimate: the probabilities of data tokens
+    that the network last gave each site, for networks that read them; zeros where it was not asked.
     """
 
     tokens: Shaped[Tensor, "B L *F"]
@@ -41,10 +50,12 @@ class SequenceBatch:
     fixed: Bool[Tensor, "B L *F"] | None = None
     condition: Float[Tensor, "N C"] | None = None
     memories: Mapping[str, Memory] = field(default_factory=dict)
+    closed: Bool[Tensor, "N G"] | None = None
+    estimate: Float[Tensor, "B S V"] | None = None
 
     @property
     def fields(self) -> int:
-        """Sites that one token holds."""
+        """Sites that one token holds; of numbers, the channels of a place."""
         return math.prod(self.tokens.shape[2:])
 
     def select(self, index: Int[Tensor, " K"]) -> SequenceBatch:
@@ -59,6 +70,8 @@ class SequenceBatch:
             fixed=pick(self.fixed),
             condition=pick(self.condition),
             memories={name: replace(m, owner=m.owner[index]) for name, m in self.memories.items()},
+            closed=pick(self.closed),
+            estimate=pick(self.estimate),
         )
 
     def fork(self, k: int) -> SequenceBatch:
@@ -77,5 +90,7 @@ class SequenceBatch:
             weights=move(self.weights),
             fixed=move(self.fixed),
             condition=move(self.condition),
-            memories={name: Memory(m.batch.to(device), m.owner.to(device)) for name, m in self.memories.items()},
+            memories={name: memory.to(device) for name, memory in self.memories.items()},
+            closed=move(self.closed),
+            estimate=move(self.estimate),
         )

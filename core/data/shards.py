@@ -6,16 +6,18 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from core.data.conditions import Column
 from core.errors import UserError
 
 SCHEMA = 1
 _FILES = ("tokens.bin", "offsets.npy", "meta.json")
+_CONDITIONS = "conditions.npy"
 _REMEDY = "run `motif prepare` again"
 
 
@@ -26,7 +28,8 @@ class TokenShards:
     A folder of `tokens.bin` (uint16, little endian, sequences end to end), `offsets.npy` (int64,
     one more than sequences) and `meta.json` (schema, tokenizer hash, sequences of each split in
     the order they lie, sha256 of the data). `meta.json` is written last, so a folder without it
-    is a write that did not finish.
+    is a write that did not finish. Where sequences have conditions, `conditions.npy` holds the raw
+    value of each of `columns` (float64, NaN where there is none) and `meta.json` the columns.
     """
 
     folder: Path
@@ -35,15 +38,25 @@ class TokenShards:
     counts: Mapping[str, int]
     tokenizer_sha256: str
     sha256: str
+    columns: tuple[Column, ...] = ()
+    conditions: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
 
     @staticmethod
     def write(
-        folder: str | Path, splits: Mapping[str, Iterable[Sequence[int] | np.ndarray]], tokenizer_sha256: str
+        folder: str | Path,
+        splits: Mapping[str, Iterable[Sequence[int] | np.ndarray]],
+        tokenizer_sha256: str,
+        columns: Sequence[Column] = (),
+        conditions: np.ndarray | None = None,
     ) -> TokenShards:
-        """Store the sequences of each split; replaces shards that stand in `folder`."""
+        """Store the sequences of each split; replaces shards that stand in `folder`.
+
+        conditions: raw values `[N, K]` of the `columns`, the splits one after the other.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "meta.json").unlink(missing_ok=True)
+        for name in ("meta.json", _CONDITIONS):
+            (folder / name).unlink(missing_ok=True)
         digest, offsets, counts = hashlib.sha256(), [0], {}
         with open(folder / "tokens.bin.part", "wb") as stream:
             for name, sequences in splits.items():
@@ -58,7 +71,13 @@ class TokenShards:
         digest.update(places.tobytes())
         with open(folder / "offsets.npy.part", "wb") as stream:
             np.save(stream, places, allow_pickle=False)
-        meta = {"schema": SCHEMA, "tokenizer_sha256": tokenizer_sha256, "counts": counts, "sha256": digest.hexdigest()}
+        meta: dict[str, Any] = {"schema": SCHEMA, "tokenizer_sha256": tokenizer_sha256, "counts": counts}
+        if columns:
+            meta["columns"] = [{"name": column.name, "labels": list(column.labels)} for column in columns]
+            values = np.asarray(conditions, dtype="<f8")
+            digest.update(_condition_bytes(meta["columns"], values))
+            np.save(folder / _CONDITIONS, values, allow_pickle=False)
+        meta["sha256"] = digest.hexdigest()
         (folder / "meta.json.part").write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
         for name in _FILES:
             os.replace(folder / f"{name}.part", folder / name)
@@ -83,9 +102,15 @@ class TokenShards:
             raise UserError(f"{folder}: tokens.bin, offsets.npy and meta.json do not belong together: {_REMEDY}")
         digest = hashlib.sha256(tokens.data)
         digest.update(offsets.tobytes())
+        columns, conditions = (), np.zeros((len(offsets) - 1, 0))
+        if "columns" in meta:
+            conditions = _read_conditions(folder / _CONDITIONS, (len(offsets) - 1, len(meta["columns"])))
+            digest.update(_condition_bytes(meta["columns"], conditions))
+            columns = tuple(Column(entry["name"], tuple(entry["labels"])) for entry in meta["columns"])
         if digest.hexdigest() != meta["sha256"] or (np.diff(offsets) < 0).any():
             raise UserError(f"{folder}: the data do not match the sha256 in meta.json: {_REMEDY}")
-        return TokenShards(folder, tokens, offsets, meta["counts"], meta["tokenizer_sha256"], meta["sha256"])
+        keys = meta["tokenizer_sha256"], meta["sha256"]
+        return TokenShards(folder, tokens, offsets, meta["counts"], *keys, columns, conditions)
 
     def split(self, name: str) -> TokenShards:
         """The sequences of one split."""
@@ -94,7 +119,8 @@ class TokenShards:
         names = list(self.counts)
         start = sum(self.counts[other] for other in names[: names.index(name)])
         count = self.counts[name]
-        return replace(self, offsets=self.offsets[start : start + count + 1], counts={name: count})
+        rows = self.conditions[start : start + count]
+        return replace(self, offsets=self.offsets[start : start + count + 1], counts={name: count}, conditions=rows)
 
     def require(self, *names: str) -> None:
         """`UserError` for a split that holds no sequence."""
@@ -106,6 +132,10 @@ class TokenShards:
     def lengths(self) -> np.ndarray:
         """Tokens of each sequence, int64."""
         return np.diff(self.offsets)
+
+    def token_counts(self, size: int) -> np.ndarray:
+        """How often each of the ids 0..size-1 occurs, int64."""
+        return np.bincount(self.tokens[self.offsets[0] : self.offsets[-1]], minlength=size)[:size]
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -138,7 +168,30 @@ def _read_meta(path: Path) -> dict[str, Any]:
     for key in ("tokenizer_sha256", "sha256"):
         if not isinstance(meta.get(key), str):
             raise UserError(f"{path}: {key} is missing: {_REMEDY}")
+    if not isinstance(meta.get("columns", []), list) or not all(map(_is_column, meta.get("columns", []))):
+        raise UserError(f"{path}: columns must give the name and the labels of each condition: {_REMEDY}")
     return meta
+
+
+def _is_column(entry: Any) -> bool:
+    if not isinstance(entry, dict) or set(entry) != {"name", "labels"} or not isinstance(entry["labels"], list):
+        return False
+    return all(isinstance(text, str) for text in (entry["name"], *entry["labels"]))
+
+
+def _condition_bytes(columns: list[dict[str, Any]], values: np.ndarray) -> bytes:
+    """What the hash of the data takes in of the conditions."""
+    return json.dumps(columns).encode() + values.tobytes()
+
+
+def _read_conditions(path: Path, shape: tuple[int, int]) -> np.ndarray:
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise UserError(f"{path}: not an array of conditions: {_REMEDY}") from error
+    if not isinstance(values, np.ndarray) or values.dtype != np.dtype("<f8") or values.shape != shape:
+        raise UserError(f"{path}: not a float64 array of {shape[0]} sequences and {shape[1]} conditions: {_REMEDY}")
+    return values
 
 
 def _map_tokens(path: Path) -> np.ndarray:

@@ -55,27 +55,45 @@ class Truncation:
 
 
 @dataclass(frozen=True, eq=False)
+class Hypothesis:
+    """A finished sequence that a search found, its log-probability in nats behind its prompt, end
+    included, and the score by which it is ranked."""
+
+    tokens: Tensor
+    log_probability: float
+    score: float
+
+
+@dataclass(frozen=True, eq=False)
 class Samples:
     """Finished sequences by row, `[L]`, `[L, F]` or `[L, C]` each, and what they cost.
 
     network_calls counts calls of the network, network_rows the rows it was asked for.
     trajectory holds the sequences that go on after each step, where it was asked for.
+    ranked holds what a search found for each row, best first; the row's tokens are its first.
     """
 
     tokens: tuple[Tensor, ...]
     network_calls: int
     network_rows: int
     trajectory: tuple[SequenceBatch, ...] = ()
+    ranked: tuple[tuple[Hypothesis, ...], ...] = ()
 
 
 class Sampler(ABC):
     """Draws sequences from a process by asking a network.
 
     Row n depends on the noise of row n alone. Under constraints nothing is drawn and
-    discarded: as many sequences come out as were started.
+    discarded: as many sequences come out as were started. One that can be guided takes
+    `guides` and the `context` they share. One that `searches` uses no noise, so that rows that
+    start alike come out alike; it lists in `Samples.ranked` what it has found for each.
     """
 
     paper: ClassVar[Paper]
+    searches: ClassVar[bool] = False
+
+    def suits(self, process: Process) -> None:  # noqa: B027, most draw from every process
+        """`UserError` where this sampler cannot draw from `process`."""
 
     @abstractmethod
     def sample(

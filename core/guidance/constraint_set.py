@@ -19,7 +19,7 @@ from core.guidance.constraints._deletion import Deletion
 from core.guidance.constraints._layered import Layered, TooManyStates
 from core.guidance.constraints._nearest import Step, nearest
 from core.guidance.constraints._tables import Tables
-from core.guidance.constraints.base import Constraint, Projection
+from core.guidance.constraints.base import Automaton, Constraint, Projection
 from core.tokenizers.base import Tokenizer
 
 _MAX_STATES = 200_000
@@ -57,12 +57,14 @@ class ConstraintSet:
             self._layered = {n: Layered.anything(n, 0) for n in wanted}
             return
         self.constraints = tuple(constraint.bind(tokenizer) for constraint in constraints)
-        parts = {n: [self._part(constraint, tokenizer, n) for constraint in self.constraints] for n in wanted}
+        automata = {n: self._automata(tokenizer, n) for n in wanted}
         everything = range(len(self.constraints))
-        layered = {n: self._joined(parts[n], everything, n) for n in wanted}
+        # A length that one rule refuses outright needs no tables of the others, which may be large.
+        parts = {n: self._parts(automata[n], n) for n in wanted if None not in automata[n]}
+        layered = {n: self._joined(parts[n], everything, n) for n in parts}
         self._layered = {n: automaton for n, automaton in layered.items() if automaton is not None}
         if not self._layered:
-            raise UserError(self._conflict(parts))
+            raise UserError(self._conflict({n: self._parts(automata[n], n) for n in wanted}))
 
     @property
     def feasible_lengths(self) -> tuple[int, ...]:
@@ -122,25 +124,32 @@ class ConstraintSet:
         """Which rows have an accepted completion of their settled sites, whatever the law."""
         possible = torch.zeros(len(lengths), dtype=torch.bool, device=settled.device)
         for length, rows in self._groups(lengths):
-            if length in self._layered:
+            layered = self._layered.get(length)
+            if layered is not None and layered.free:
+                possible[rows] = True
+            elif layered is not None:
                 held = settled[rows, :length]
                 even = torch.zeros(*held.shape, self.size, dtype=torch.double, device=held.device)
                 possible[rows] = self._table(length, held.device).possible(_forced(even, held))
         return possible
 
-    def insertable(self, tokens: Int[Tensor, "B L"], lengths: Int[Tensor, " B"]) -> Bool[Tensor, "B G V"]:
-        """Which token may enter which slot: the result is a subsequence of something accepted.
+    def insertable(
+        self, tokens: Int[Tensor, "B L"], lengths: Int[Tensor, " B"], closed: Bool[Tensor, "B G"] | None = None
+    ) -> Bool[Tensor, "B G V"]:
+        """Which token may enter which slot: further insertions lead to something accepted.
 
-        Slot g lies before token g, and slots behind a row's length take nothing.
+        Slot g lies before token g; `closed` slots and those behind a row's length take nothing, now and later.
         """
         allowed = torch.zeros(len(tokens), tokens.shape[1] + 1, self.size, dtype=torch.bool, device=tokens.device)
         for held, rows in self._groups(lengths):
+            open_ = torch.ones_like(allowed[:, : held + 1, 0]) if closed is None else ~closed[:, : held + 1]
             # The longest leave the most room: most rows need not ask the others.
             for length in reversed(self.feasible_lengths):
                 if length > held and len(rows):
-                    found = self._completion(length, tokens.device).insertable(tokens[rows, :held])
+                    found = self._completion(length, tokens.device).insertable(tokens[rows, :held], open_[rows])
                     allowed[rows, : held + 1] |= found
-                    rows = rows[~allowed[rows, : held + 1].flatten(1).all(1)]
+                    left = (open_[rows, :, None] & ~allowed[rows, : held + 1]).flatten(1).any(1)
+                    rows = rows[left]
         return allowed
 
     def edit(self, log_probs: Float[Tensor, "B L V1"], uniform: Float[Tensor, "B L"]) -> Int[Tensor, "B L"]:
@@ -247,14 +256,31 @@ class ConstraintSet:
             raise ValueError("numbers need a set of constraints without a tokenizer")
         return rules
 
-    def _part(self, constraint: Constraint, tokenizer: Tokenizer[Any], length: int) -> Layered | None:
-        automaton = constraint.compile(tokenizer, length)
-        if automaton is None:
-            return None
-        try:
-            return Layered.of(automaton, length, self.size, _MAX_STATES)
-        except TooManyStates:
-            raise _too_large(constraint, length) from None
+    def _automata(self, tokenizer: Tokenizer[Any], length: int) -> list[Automaton | UserError | None]:
+        """What each rule compiles to, or why it is too large, which only matters where no other refuses the length."""
+        found: list[Automaton | UserError | None] = []
+        for constraint in self.constraints:
+            try:
+                found.append(constraint.compile(tokenizer, length))
+            except UserError as error:
+                found.append(error)
+        large = next((entry for entry in found if isinstance(entry, UserError)), None)
+        if large is not None and None not in found:
+            raise large
+        return found
+
+    def _parts(self, automata: Sequence[Automaton | UserError | None], length: int) -> list[Layered | None]:
+        """Each automaton laid out; None for one that accepts nothing, and what is too large is not blamed."""
+        parts: list[Layered | None] = []
+        for constraint, automaton in zip(self.constraints, automata, strict=True):
+            try:
+                if isinstance(automaton, UserError):
+                    parts.append(Layered.anything(length, self.size))
+                else:
+                    parts.append(automaton and Layered.of(automaton, length, self.size, _MAX_STATES))
+            except TooManyStates:
+                raise _too_large(constraint, length) from None
+        return parts
 
     def _joined(self, parts: Sequence[Layered | None], chosen: Sequence[int], length: int) -> Layered | None:
         """The intersection of some constraints, the smallest first so that it stays small."""

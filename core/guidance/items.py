@@ -17,6 +17,7 @@ from typing import Any
 from core.errors import UserError, as_user_error
 from core.guidance.objectives.base import Direction, Objective, Target
 from core.registry import Registry
+from core.tokenizers.base import Tokenizer
 
 _OPEN, _CLOSE = "([{", ")]}"
 # A weight ends the item. It never holds what paths, further arguments or quoted text hold.
@@ -73,10 +74,12 @@ def parse_item(text: str) -> Item:
     return Item(label, head, tuple(arguments), direction, near, weight)
 
 
-def targets(items: Sequence[str], registry: Registry[Objective]) -> list[Target]:
-    """The objectives asked for."""
+def targets(
+    items: Sequence[str], registry: Registry[Objective], tokenizer: Tokenizer[Any] | None = None
+) -> list[Target]:
+    """The objectives asked for; with a `tokenizer`, of its sequences."""
     found = []
-    for item, objective in members(items, registry):
+    for item, objective in members(items, registry, tokenizer):
         direction = item.direction or objective.direction
         found.append(Target(item.label, objective, direction, item.near, item.weight))
     twice = next((target.name for n, target in enumerate(found) if target.name in {t.name for t in found[:n]}), None)
@@ -85,21 +88,29 @@ def targets(items: Sequence[str], registry: Registry[Objective]) -> list[Target]
     return found
 
 
-def rules(items: Sequence[str], registry: Registry[Any]) -> list[Any]:
+def rules(items: Sequence[str], registry: Registry[Any], tokenizer: Tokenizer[Any] | None = None) -> list[Any]:
     """The constraints asked for; they hold or not, so they take neither direction nor weight."""
     found = []
-    for item, constraint in members(items, registry):
+    for item, constraint in members(items, registry, tokenizer):
         if item.direction is not None or item.weight != 1.0:
             raise UserError(f"constraint {item.label}: only an objective takes a direction or a weight")
         found.append(constraint)
     return found
 
 
-def members(items: Sequence[str], registry: Registry[Any]) -> list[tuple[Item, Any]]:
-    """Each item with the member it builds; a wrong argument is the user's error."""
+def members(
+    items: Sequence[str], registry: Registry[Any], tokenizer: Tokenizer[Any] | None = None
+) -> list[tuple[Item, Any]]:
+    """Each item with the member it builds.
+
+    A wrong argument is the user's error, and so is a member that reads another kind of sequence than
+    the `tokenizer` writes.
+    """
     built = []
     for item in map(parse_item, items):
         member = registry.get(item.name)
+        if tokenizer is not None:
+            tokenizer.refuse_others(f"{registry.name} {item.label}", member.kind)
         with as_user_error(f"{registry.name} {item.label!r}"):
             built.append((item, member(*item.arguments)))
     return built

@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from core.data.noise import Noise, Purpose
 from core.data.sequence_batch import SequenceBatch
 
 
+def per_place(batch: SequenceBatch, values: Float[Tensor, "N 1"]) -> Float[Tensor, "B L"]:
+    """One value a sequence, spread over its tokens."""
+    return values[batch.layout.owners.clamp_min(0), 0]
+
+
+def per_sequence(batch: SequenceBatch, values: Float[Tensor, "B L"]) -> Float[Tensor, " N"]:
+    """The sum over each sequence's tokens, fp64; values at padding must be 0."""
+    total = torch.zeros(batch.layout.count, dtype=torch.float64, device=values.device)
+    if not batch.layout.count:
+        return total
+    return total.index_add(0, batch.layout.owners.clamp_min(0).flatten(), values.double().flatten())
+
+
+def moving(batch: SequenceBatch) -> Bool[Tensor, "B L C"]:
+    """The numbers of a batch that may change."""
+    inside = batch.layout.valid[..., None].expand(batch.tokens.shape)
+    return inside if batch.fixed is None else inside & ~batch.fixed
+
+
 def per_site(batch: SequenceBatch, values: Float[Tensor, "N 1"]) -> Float[Tensor, "B S"]:
     """One value a sequence, spread over its sites."""
-    return values[batch.layout.owners.clamp_min(0), 0].repeat_interleave(batch.fields, 1)
+    return per_place(batch, values).repeat_interleave(batch.fields, 1)
 
 
 def site_uniform(batch: SequenceBatch, noise: Noise, purpose: Purpose) -> Float[Tensor, "B S"]:

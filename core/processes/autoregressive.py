@@ -51,7 +51,11 @@ class Autoregressive(Process):
         return torch.zeros_like(noise.sequences)
 
     def corrupt(self, batch: SequenceBatch, time: Float[Tensor, "B S"], noise: Noise) -> SequenceBatch:
-        """Inputs shifted by the start token; targets closed by the end. Time plays no part."""
+        """`shifted`: time and noise play no part."""
+        return self.shifted(batch)
+
+    def shifted(self, batch: SequenceBatch) -> SequenceBatch:
+        """Inputs behind the start token; targets closed by the end."""
         layout = batch.layout
         make = Layout.packed if layout.is_packed else Layout.padded
         slack = layout.count if layout.is_packed else 1
@@ -68,9 +72,6 @@ class Autoregressive(Process):
         targets[last_row, last_column] = self.vocabulary.eos
         return replace(batch, tokens=inputs, targets=targets, layout=longer, fixed=None)
 
-    def _shifted(self, batch: SequenceBatch, noise: Noise) -> SequenceBatch:
-        return self.corrupt(batch, torch.zeros(batch.layout.shape, device=batch.tokens.device), noise)
-
     def _cross_entropy(self, network: Network, shifted: SequenceBatch) -> Float[Tensor, "B S"]:
         assert shifted.targets is not None
         valid = shifted.layout.valid
@@ -79,7 +80,7 @@ class Autoregressive(Process):
         return torch.where(valid, values, 0.0)
 
     def loss(self, network: Network, batch: SequenceBatch, noise: Noise) -> TokenLoss:
-        shifted = self._shifted(batch, noise)
+        shifted = self.shifted(batch)
         valid = shifted.layout.valid
         if self.context_dropout:
             hidden = site_uniform(shifted, noise, Purpose.CORRUPT) < self.context_dropout
@@ -89,7 +90,7 @@ class Autoregressive(Process):
         return TokenLoss(values, valid.to(values), valid.sum().clamp_min(1))
 
     def likelihood(self, network: Network, batch: SequenceBatch, noise: Noise, points: int) -> Likelihood:
-        shifted = self._shifted(batch, noise)
+        shifted = self.shifted(batch)
         values = self._cross_entropy(network, shifted)
         nll = torch.zeros(batch.layout.count, dtype=torch.float64, device=values.device)
         nll.index_add_(0, shifted.layout.owners.clamp_min(0).flatten(), values.double().flatten())
@@ -104,13 +105,19 @@ class Autoregressive(Process):
         return [(float(i), float(i + 1)) for i in range(self.limit + 1)]
 
     def transition(self, network: Network, batch: SequenceBatch, t: float, s: float) -> Append:
-        shifted = self._shifted(batch, Noise.start(0, batch.layout.lengths))
+        shifted = self.shifted(batch)
         row, column = shifted.layout.last()
-        return self.append(network(shifted, None)[row, column], int(t))
+        return self.append(network(shifted, None)[row, column], batch.layout.lengths)
 
-    def append(self, logits: Float[Tensor, "N V1"], position: int) -> Append:
-        """The law of the next token; beyond the limit only the end remains."""
-        if position >= self.limit:
-            logits = logits.clone()
-            logits[:, :-1] = -torch.inf
-        return Append(logits)
+    def append(self, logits: Float[Tensor, "N V1"], position: int | Int[Tensor, " N"]) -> Append:
+        """The law of the token at `position`; beyond the limit only the end remains.
+
+        Where the network also points into a memory, the end moves behind the pointers.
+        """
+        full = torch.as_tensor(position >= self.limit, device=logits.device).reshape(-1, 1)
+        end = logits[:, self.vocabulary.eos, None]
+        tokens = logits[:, :-1]
+        if logits.shape[-1] > self.outputs:
+            tokens = logits.clone()
+            tokens[:, self.vocabulary.eos] = -torch.inf
+        return Append(torch.cat([tokens.masked_fill(full, -torch.inf), end], 1))

@@ -18,6 +18,8 @@ from core.processes.transitions.base import Transition
 from core.registry import Paper
 from core.tokenizers.base import Vocabulary
 
+LikelihoodKind = Literal["exact", "bound", "estimate"]
+
 
 @runtime_checkable
 class Network(Protocol):
@@ -35,12 +37,30 @@ class Network(Protocol):
 class RecurrentNetwork(Network, Protocol):
     """A network that also reads token by token."""
 
-    def init_state(self, n: int) -> State:
-        """Nothing read yet."""
+    def read(self, batch: SequenceBatch) -> tuple[Float[Tensor, "N V"], State]:
+        """Read padded sequences of at least one token: the logits behind the last, and the State there.
+
+        The State keeps what else they were read with, such as their condition.
+        """
         ...
 
     def step(self, tokens: Int[Tensor, " N"], state: State) -> tuple[Float[Tensor, "N V"], State]:
-        """Read one token of each sequence."""
+        """Read one more token of each sequence."""
+        ...
+
+
+@runtime_checkable
+class Reversible(Protocol):
+    """A process whose path can be walked back: what a corrector needs."""
+
+    def renoise(
+        self, batch: SequenceBatch, t: float, s: float, strength: float, noise: Noise
+    ) -> tuple[SequenceBatch, float]:
+        """`batch`, which stands at t, as the path showed it earlier, and that time.
+
+        How far back goes with `strength` and with the step from t to s. The law of the path is kept
+        exactly: what stood at t with its law stands at the earlier time with its law there.
+        """
         ...
 
 
@@ -61,14 +81,20 @@ class TokenLoss:
 class Likelihood:
     """Negative log-likelihood of each sequence in nats, its length and end included.
 
-    `kind` says what it is: the exact value, or a bound on it. `error` is the standard error of
-    a bound's quadrature, 0 for an exact value. `tokens` counts the end token too.
+    `kind` says what it is: the exact value, a bound on it, or a numerical estimate of it. `error` is
+    the standard error of a bound's quadrature or of an estimate, 0 for an exact value. `tokens` counts
+    the end token too. Numbers have a density, in the units of the data.
     """
 
     nll: Float[Tensor, " N"]
-    kind: Literal["exact", "bound"]
+    kind: LikelihoodKind
     error: Float[Tensor, " N"]
     tokens: Int[Tensor, " N"]
+
+    @property
+    def label(self) -> str:
+        """How reports call it."""
+        return {"exact": "NLL (exact)", "bound": "ELBO (bound)", "estimate": "NLL (estimate)"}[self.kind]
 
 
 class Process(nn.Module, ABC):
@@ -77,17 +103,25 @@ class Process(nn.Module, ABC):
     Time runs from noise at t = 0 to data at t = 1, and may differ for each site. Sites that
     the batch calls `fixed` never change. Everything random comes from a `Noise`, so the same
     noise gives the same result whatever the batch. `attends` is the mask its network needs,
-    `timed` whether the network must see the time, `limit` the longest sequence it covers.
+    `timed` whether the network must see the time, `limit` the longest sequence it covers, `writes` what
+    its sequences hold: ids of a vocabulary, or numbers `[B, L, C]`, which have an empty one,
+    `fills_gaps` whether it may start from fixed tokens with gaps of unknown length between them.
+
+    Proven by `tests/laws/test_processes.py`, and for every registered member by the laws of `pipelines/check.py`.
     """
 
     paper: ClassVar[Paper]
-    likelihood_kind: ClassVar[Literal["exact", "bound"]]
+    likelihood_kind: ClassVar[LikelihoodKind]
     attends: ClassVar[MaskSpec]
+    writes: ClassVar[Literal["tokens", "numbers"]] = "tokens"
+    fills_gaps: ClassVar[bool] = False
 
     def __init__(self, vocabulary: Vocabulary, limit: int = 100) -> None:
         super().__init__()
         if limit < 1:
             raise ValueError(f"limit {limit}: a sequence holds at least one token")
+        if self.writes == "numbers" and vocabulary.size:
+            raise UserError(f"{type(self).__name__} writes numbers, this task's sequences are tokens: change process")
         self.vocabulary, self.limit = vocabulary, limit
 
     @property
@@ -95,13 +129,27 @@ class Process(nn.Module, ABC):
         return False
 
     @property
+    def recalls(self) -> bool:
+        """Whether the network also reads its own last answer, the `estimate` of a batch."""
+        return False
+
+    @property
     @abstractmethod
     def outputs(self) -> int:
-        """Logits a site needs."""
+        """Logits a site needs; where numbers are written, their channels."""
 
     @abstractmethod
     def fit(self, lengths: Int[Tensor, " N"]) -> None:
         """Learn from the training lengths whatever the process itself models."""
+
+    def fit_tokens(self, counts: Int[Tensor, " V"]) -> None:
+        """Learn from how often each data token occurs in training; nothing by default."""
+
+    def fit_numbers(self, numbers: Float[Tensor, "T C"]) -> None:
+        """Learn from the numbers of all training tokens; nothing by default.
+
+        `UserError` for numbers that the process cannot learn from.
+        """
 
     def refuse_long(self, lengths: Int[Tensor, " N"]) -> None:
         """`UserError` where a sequence is longer than the limit."""

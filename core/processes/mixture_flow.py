@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -12,9 +14,11 @@ from torch import Tensor
 from core.data.layout import Layout
 from core.data.mask import MaskSpec
 from core.data.noise import Noise, Purpose
-from core.data.sequence_batch import SequenceBatch
+from core.data.sequence_batch import Memory, SequenceBatch
+from core.errors import UserError
 from core.processes._length import LengthPrior
 from core.processes._sites import per_site, site_uniform
+from core.processes._source import PAIR, PairedSource, build_source
 from core.processes.base import Likelihood, Network, Process, TokenLoss, flat
 from core.processes.schedules.base import Schedule
 from core.processes.schedules.polynomial import Polynomial
@@ -26,23 +30,31 @@ from core.tokenizers.base import Vocabulary
 class MixtureFlow(Process):
     """Each site shows its data token with probability kappa(t), else a token of the source.
 
-    source: `mask` starts from the mask token, `uniform` from uniform data tokens. The network
-    estimates P(x1 | x_t). With the mask source a shown site is final, and P is a point mass there
-    whatever the network says (SUBS); the network sees no time. With the uniform source it
-    sees kappa(t), not t, so that a trained network serves every schedule; a fixed site's is 1.
+    source: `mask` starts from the mask token; `uniform`, `marginal` (the training unigram) and a
+    list of V probabilities draw each site on its own; `coupled` starts from the sequence that the
+    memory `source` pairs with each one, token by token (`begin`), and the bound is that of the
+    data given it. The network estimates P(x1 | x_t). A site whose token x0 cannot show is final,
+    and P is a point mass there whatever the network says (SUBS). With the mask source the network
+    sees no time, else it sees kappa(t), not t, so that a trained network serves every schedule; a
+    fixed site's is 1. The bound is the entropy at the exact posterior where x0 is certain (mask,
+    coupled with a network that reads the memory, one token); else it is loose.
 
     loss: `kl`, the generalised Kullback-Leibler bound, or `cross_entropy` with the same
     optimum. step: `exact`, the conditional kernel that jumps with probability
     (kappa(s) - kappa(t)) / (1 - kappa(t)), or `euler`, which approximates it, for reference.
     support: which of V tokens each field may take, `[F, V]`.
     limit: largest length the length prior covers.
+    self_conditioning: the network also reads the posterior that it gave last (Chen et al., 2022). In
+    training that is its answer without one, for half of the sequences; sampling takes it along. The
+    likelihood is that of the network without.
     """
 
     paper = Paper(
         "S004",
         "Discrete Flow Matching",
         "2407.15595",
-        "exact conditional kernel as default step; loss per valid token; kappa as the network's time",
+        "exact conditional kernel as default step; loss per valid token; kappa as the network's time; "
+        "the corrector walks back by the exact kernel of the path and is finite at t = 0",
     )
     likelihood_kind = "bound"
     attends = MaskSpec("full")
@@ -50,29 +62,31 @@ class MixtureFlow(Process):
     def __init__(
         self,
         vocabulary: Vocabulary,
-        source: Literal["mask", "uniform"] = "mask",
+        source: Literal["mask", "uniform", "marginal", "coupled"] | Sequence[float] = "mask",
         schedule: Schedule | None = None,
         loss: Literal["kl", "cross_entropy"] = "kl",
         step: Literal["exact", "euler"] = "exact",
         limit: int = 100,
         support: Bool[Tensor, "F V"] | None = None,
+        self_conditioning: bool = False,
     ) -> None:
         super().__init__(vocabulary, limit)
-        for value, known in (
-            (source, ("mask", "uniform")),
-            (loss, ("kl", "cross_entropy")),
-            (step, ("exact", "euler")),
-        ):
+        for value, known in ((loss, ("kl", "cross_entropy")), (step, ("exact", "euler"))):
             if value not in known:
                 raise ValueError(f"{value!r} is none of {', '.join(known)}")
-        self.source, self.objective, self.step = source, loss, step
+        self.source = source if isinstance(source, str) else "given"
+        self.start, self.objective, self.step = build_source(source, vocabulary, support), loss, step
         self.schedule = schedule or Polynomial()
         self.length_prior = LengthPrior(limit)
-        self.support = support
+        self.support, self.self_conditioning = support, self_conditioning
 
     @property
     def timed(self) -> bool:
-        return self.source == "uniform"
+        return self.start.timed
+
+    @property
+    def recalls(self) -> bool:
+        return self.self_conditioning
 
     @property
     def outputs(self) -> int:
@@ -82,6 +96,9 @@ class MixtureFlow(Process):
         self.refuse_long(lengths)
         self.length_prior.fit(lengths)
 
+    def fit_tokens(self, counts: Int[Tensor, " V"]) -> None:
+        self.start.fit(counts)
+
     def lengths(self, noise: Noise, allowed: tuple[int, ...]) -> Int[Tensor, " N"]:
         return self.length_prior.draw(noise, allowed)
 
@@ -90,38 +107,47 @@ class MixtureFlow(Process):
     def _valid(self, batch: SequenceBatch) -> Bool[Tensor, "B S"]:
         return batch.layout.valid.repeat_interleave(batch.fields, 1)
 
-    def _source(self, batch: SequenceBatch, noise: Noise) -> Int[Tensor, "B S"]:
-        tokens = flat(batch.tokens)
-        if self.source == "mask":
-            return torch.full_like(tokens, self.vocabulary.mask)
-        uniform = site_uniform(batch, noise, Purpose.PRIOR)
-        if self.support is None:
-            return (uniform * self.vocabulary.size).long()
-        support = self.support.to(tokens.device)
-        repeats = tokens.shape[1] // len(support)
-        chosen = (uniform.reshape(-1, repeats, len(support)) * support.sum(1)).long()
-        ranks = support.cumsum(1)
-        return torch.searchsorted(
-            ranks.expand(len(tokens), repeats, -1, -1).contiguous(), chosen[..., None], right=True
-        ).flatten(1)
-
     def corrupt(self, batch: SequenceBatch, time: Float[Tensor, "B S"], noise: Noise) -> SequenceBatch:
-        data = flat(batch.tokens)
-        shown = site_uniform(batch, noise, Purpose.CORRUPT) < self.schedule.kappa(time)
-        if batch.fixed is not None:
-            shown = shown | flat(batch.fixed)
-        mixed = torch.where(shown, data, self._source(batch, noise))
-        mixed = torch.where(self._valid(batch), mixed, data)
-        return replace(batch, tokens=mixed.reshape(batch.tokens.shape), targets=batch.tokens)
+        self.start.require(batch)
+        hidden = site_uniform(batch, noise, Purpose.CORRUPT) >= self.schedule.kappa(time)
+        return replace(self._redrawn(batch, hidden, noise), targets=batch.tokens)
+
+    def _redrawn(self, batch: SequenceBatch, sites: Bool[Tensor, "B S"], noise: Noise) -> SequenceBatch:
+        """x0 at those of `sites` that may change."""
+        chosen = sites & self._free(batch)
+        mixed = torch.where(chosen, self.start.draw(batch, noise), flat(batch.tokens))
+        return replace(batch, tokens=mixed.reshape(batch.tokens.shape))
 
     def prior(self, lengths: Int[Tensor, " N"], noise: Noise) -> SequenceBatch:
+        if isinstance(self.start, PairedSource):
+            raise UserError("a coupled source starts from given sequences, not from a length: use begin")
         width = int(lengths.max()) if len(lengths) else 0
         layout = Layout.padded(lengths, width, self.attends)
         fields = () if self.support is None else (len(self.support),)
         tokens = torch.full((len(lengths), width, *fields), self.vocabulary.pad, device=lengths.device)
         batch = SequenceBatch(tokens, layout)
-        start = torch.where(self._valid(batch), self._source(batch, noise), flat(tokens))
-        return replace(batch, tokens=start.reshape(tokens.shape))
+        return self._redrawn(batch, self._valid(batch), noise)
+
+    def begin(self, sources: SequenceBatch) -> SequenceBatch:
+        """Given sequences at t = 0 of a coupled source, each paired with itself; the rest is kept."""
+        pair = Memory(replace(sources, memories={}), torch.arange(sources.layout.count, device=sources.tokens.device))
+        layout = sources.layout.masked(self.attends)
+        return replace(sources, layout=layout, memories={**sources.memories, PAIR: pair})
+
+    def renoise(
+        self, batch: SequenceBatch, t: float, s: float, strength: float, noise: Noise
+    ) -> tuple[SequenceBatch, float]:
+        """Each free site goes back to x0 with probability 1 - exp(-strength (kappa(s) - kappa(t))).
+
+        That is the path at kappa(t) times the share that stays, exactly and for each data sequence. In
+        small steps sites leave the data at the rate strength d kappa and reach it at (1 + strength
+        kappa) / (1 - kappa) d kappa: the forward velocity u plus c (u - backward), c = strength kappa.
+        """
+        before, after = (float(self.schedule.kappa(torch.tensor(x, dtype=torch.float64))) for x in (t, s))
+        lost = -math.expm1(-strength * (after - before))
+        gone = site_uniform(batch, noise, Purpose.CORRUPT) < lost
+        earlier = self.schedule.inverse(torch.tensor(before * (1 - lost), dtype=torch.float64))
+        return self._redrawn(batch, gone, noise), float(earlier)
 
     # --- posterior ----------------------------------------------------------------------
 
@@ -138,12 +164,13 @@ class MixtureFlow(Process):
             logits = logits.masked_fill(~allowed, -torch.inf)
         return logits.log_softmax(-1)
 
+    def _free(self, batch: SequenceBatch) -> Bool[Tensor, "B S"]:
+        valid = self._valid(batch)
+        return valid if batch.fixed is None else valid & ~flat(batch.fixed)
+
     def _settled(self, batch: SequenceBatch) -> Int[Tensor, "B S"]:
-        tokens = flat(batch.tokens)
-        final = torch.zeros_like(tokens, dtype=torch.bool) if batch.fixed is None else flat(batch.fixed)
-        if self.source == "mask":
-            final = final | (tokens != self.vocabulary.mask)
-        return torch.where(final & self._valid(batch), tokens, -1)
+        final = ~(self._free(batch) & self.start.possible(batch))
+        return torch.where(final & self._valid(batch), flat(batch.tokens), -1)
 
     # --- training and likelihood --------------------------------------------------------
 
@@ -152,18 +179,13 @@ class MixtureFlow(Process):
     ) -> tuple[Float[Tensor, "B S"], Float[Tensor, "B S"], Bool[Tensor, "B S"]]:
         """Integrand of the generalised KL in d kappa, cross-entropy, and the sites that count."""
         data, shown = flat(clean.tokens), flat(noisy.tokens)
-        counted = self._valid(clean)
-        if clean.fixed is not None:
-            counted = counted & ~flat(clean.fixed)
+        counted = self._free(clean) & self.start.possible(noisy)
         log_posterior = self._log_posterior(network, noisy, kappa)
-        index = torch.where(counted, data, 0)[..., None]
-        cross_entropy = -log_posterior.gather(-1, index)[..., 0]
-        if self.source == "mask":
-            counted = counted & (shown == self.vocabulary.mask)
-            value = cross_entropy
-        else:
-            present = log_posterior.gather(-1, torch.where(counted, shown, 0)[..., None])[..., 0].exp()
-            value = torch.where(shown == data, 1 - present, cross_entropy - present)
+        cross_entropy = -log_posterior.gather(-1, torch.where(counted, data, 0)[..., None])[..., 0]
+        known = counted & (shown < self.vocabulary.size)
+        present = log_posterior.gather(-1, torch.where(known, shown, 0)[..., None])[..., 0].exp()
+        present = torch.where(known, present, 0.0)
+        value = torch.where(shown == data, 1 - present, cross_entropy - present)
         zero = torch.zeros_like(value)
         return torch.where(counted, value / (1 - kappa), zero), torch.where(counted, cross_entropy, zero), counted
 
@@ -175,6 +197,11 @@ class MixtureFlow(Process):
         strata = torch.arange(count, device=shift.device)[:, None] / max(count, 1) + shift
         kappa = per_site(batch, strata.remainder(1.0)).clamp_max(1 - 1e-4)
         noisy = self.corrupt(batch, self.schedule.inverse(kappa), noise)
+        if self.self_conditioning:
+            recalled = per_site(batch, noise.uniform(1, Purpose.TIME, lane=1)) < 0.5
+            with torch.no_grad():
+                said = self._log_posterior(network, noisy, kappa).exp()
+            noisy = replace(noisy, estimate=said * recalled[..., None])
         integrand, cross_entropy, counted = self.integrand(network, batch, noisy, kappa)
         valid = self._valid(batch).sum().clamp_min(1)
         if self.objective == "kl":
@@ -194,7 +221,10 @@ class MixtureFlow(Process):
                 owners = batch.layout.owners.clamp_min(0).repeat_interleave(batch.fields, 1)
                 total.index_add_(0, owners.flatten(), integrand.flatten())
             halves.append(total / (points // 2))
-        bound = (halves[0] + halves[1]) / 2 + self.length_prior.nll(batch.layout.lengths)
+        bound = (halves[0] + halves[1]) / 2
+        # A paired sequence tells the length.
+        if not isinstance(self.start, PairedSource):
+            bound = bound + self.length_prior.nll(batch.layout.lengths)
         error = (halves[0] - halves[1]).abs() / 2
         return Likelihood(bound, "bound", error, batch.layout.lengths + 1)
 
@@ -218,7 +248,7 @@ class MixtureFlow(Process):
         def posterior(rows: Int[Tensor, " R"]) -> Float[Tensor, "R S V"]:
             return self._log_posterior(network, batch.select(rows), kappa[rows])
 
-        return Substitute(posterior, jump, settled)
+        return Substitute(posterior, jump, settled, recalled=self.self_conditioning)
 
     def _jump(self, t: Float[Tensor, "B S"], s: Float[Tensor, "B S"]) -> Float[Tensor, "B S"]:
         kappa = self.schedule.kappa(t)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
+from core.errors import UserError
 from core.registry import Paper
 
 Object = TypeVar("Object")
@@ -51,10 +52,12 @@ class Tokenizer(ABC, Generic[Object]):
 
     decode(encode(x)) equals x for every object that `encode` accepts; arbitrary ids decode to an
     object or raise `UserError`, never anything else. `letters` are what single-token
-    patterns of constraints may name. Saved as JSON; equal content has an equal hash.
+    patterns of constraints may name. `kind` says what the sequences are, such as `dna`, where members
+    that read one kind only must tell. Saved as JSON; equal content has an equal hash.
     """
 
     paper: ClassVar[Paper]
+    kind: ClassVar[str | None] = None
 
     @property
     @abstractmethod
@@ -83,6 +86,11 @@ class Tokenizer(ABC, Generic[Object]):
         body = {"tokenizer": key, "settings": dict(self.settings()), "letters": list(self.letters)}
         digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
         return json.dumps({**body, "sha256": digest}, indent=1)
+
+    def refuse_others(self, member: str, kind: str | None) -> None:
+        """`UserError` where `member` reads sequences of one kind, and these are of another."""
+        if kind is not None and self.kind is not None and kind != self.kind:
+            raise UserError(f"{member} reads {kind}, but this task writes {self.kind}: drop it")
 
     def sha256(self, key: str) -> str:
         """Hash of the saved form, by which token shards name the tokenizer that wrote them."""

@@ -10,6 +10,8 @@ from torch import nn
 
 from core.backbones.backbone import Backbone
 from core.backbones.network import BackboneNetwork
+from core.data.conditions import Conditions
+from core.data.mask import MaskSpec
 from core.errors import UserError, as_user_error
 from core.processes import registry as processes
 from core.processes.base import Process
@@ -52,16 +54,38 @@ def build_process(config: Mapping[str, Any], vocabulary: Vocabulary) -> Process:
 
 
 def build_model(config: Mapping[str, Any], vocabulary: Vocabulary) -> GenerativeModel:
-    """The model of `config["process"]` and `config["model"]`."""
+    """The model of `config["process"]` and `config["model"]`, conditioned on what `config["condition"]` describes."""
+    conditions = Conditions.of(config.get("condition"))
     process = build_process(config["process"], vocabulary)
     options = dict(config["model"])
     packed = bool(options.pop("packed", False))
+    encoders = _build_encoders(options.pop("encoders", None) or {}, options, vocabulary)
+    if encoders:
+        widths = {name: encoder.width for name, encoder in encoders.items()}
+        options["fusion"] = {**(options.get("fusion") or {}), "sources": widths}
     given = {
-        "vocabulary": vocabulary.total,
+        "vocabulary": vocabulary.total if process.writes == "tokens" else 0,
         "outputs": process.outputs,
         "mask": process.attends,
         "time": process.timed,
+        "recalls": process.recalls,
+        "condition": 0 if conditions is None else conditions.width,
     }
     with as_user_error("Backbone"):
         backbone = Backbone(**{**given, **options})
-    return GenerativeModel(process, BackboneNetwork(backbone, packed))
+    return GenerativeModel(process, BackboneNetwork(backbone, packed, encoders))
+
+
+def _build_encoders(
+    entries: Mapping[str, Any], model: Mapping[str, Any], vocabulary: Vocabulary
+) -> dict[str, Backbone]:
+    """A backbone that sees whole rows for each memory; what an entry leaves out is as in the model around it."""
+    found = {}
+    for name, entry in entries.items():
+        if not str(name).isidentifier() or hasattr(nn.ModuleDict, name):
+            raise UserError(f"model.encoders.{name}: call the memory by another word")
+        shared = {key: model[key] for key in ("width", "depth", "pattern", "dropout") if key in model}
+        given = {"vocabulary": vocabulary.total, "outputs": 0, "mask": MaskSpec("full")}
+        with as_user_error(f"model.encoders.{name}"):
+            found[name] = Backbone(**{**given, **shared, **(entry or {})})
+    return found

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from core.data.noise import Noise
 from core.data.sequence_batch import SequenceBatch
+from core.training.condition_dropout import ConditionDropout
 from core.training.model import GenerativeModel
 
 _VALIDATION_SEED = 20_000
@@ -20,7 +21,8 @@ class GenerativeModule(lightning.LightningModule):
     """AdamW with warm-up and cosine decay on the process's own loss.
 
     Validation logs `valid_nll`: nats per token, end token and length included, exact or a bound
-    as the process declares, always with the same noise. Weight decay spares vectors.
+    as the process declares, always with the same noise, and given each sequence's condition. Weight
+    decay spares vectors. drop: what takes the condition from some training sequences.
     """
 
     def __init__(
@@ -32,12 +34,13 @@ class GenerativeModule(lightning.LightningModule):
         total_steps: int,
         seed: int,
         points: int = 16,
+        drop: ConditionDropout | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.warmup_steps, self.total_steps = warmup_steps, total_steps
-        self.seed, self.points = seed, points
+        self.seed, self.points, self.drop = seed, points, drop
 
     def training_step(self, batch: SequenceBatch, index: int) -> Tensor:
         # Every rank and step has ids of its own, so no two batches share noise.
@@ -45,7 +48,9 @@ class GenerativeModule(lightning.LightningModule):
         ids = torch.arange(batch.layout.count, device=self.device) + first
         # Dropout too depends on the step alone, so that a resumed run repeats the uninterrupted one.
         torch.manual_seed((self.seed * 2**32 + first) % 2**63)
-        loss = self.model.process.loss(self.model.network, batch, Noise.start(self.seed, ids)).mean()
+        noise = Noise.start(self.seed, ids)
+        batch = batch if self.drop is None else self.drop(batch, noise)
+        loss = self.model.process.loss(self.model.network, batch, noise).mean()
         self.log("train_loss", loss, prog_bar=True, batch_size=batch.layout.count)
         return loss
 

@@ -14,13 +14,18 @@ import numpy as np
 
 from core.evaluation.report.plots import histogram, sequence_logo
 from core.evaluation.report.svg import Svg
+from core.tokenizers.base import Tokenizer
 from domains.base import guarded
-from domains.bio.alphabet import AMINO_ACIDS, fault
+from domains.bio.alphabet import PROTEIN, Alphabet, alphabet_of
 
 _LINE = 60
-# Acidic, basic, polar, hydrophobic, special.
+# By kind of sequence: letters of one colour, grey first, and what to say of them.
 _GROUPS = {
-    letter: group for group, letters in enumerate(("DE", "KRH", "NQST", "AVLIMFWY", "GPC")) for letter in letters
+    "protein": (
+        ("DE", "KRH", "NQST", "AVLIMFWY", "GPC"),
+        "acidic grey, basic blue, polar green, hydrophobic orange, special (G, P, C) violet",
+    ),
+    "dna": (("", "C", "A", "G", "T"), "A green, C blue, G orange, T violet"),
 }
 
 
@@ -29,13 +34,15 @@ def write_fasta(
     names: Sequence[str],
     sequences: Sequence[str],
     scores: Mapping[str, Sequence[float]] | None = None,
+    tokenizer: Tokenizer[Any] | None = None,
 ) -> None:
     """One record a sequence, its scores in the header as `key=value`."""
+    alphabet = alphabet_of(tokenizer)
     columns = dict(scores or {})
     lines: list[str] = []
     for row, (name, sequence) in enumerate(zip(names, sequences, strict=True)):
-        if not sequence or fault(sequence) is not None:
-            raise ValueError(f"row {row}: {sequence!r} is not a sequence of residues")
+        if not sequence or alphabet.fault(sequence) is not None:
+            raise ValueError(f"row {row}: {sequence!r} is not a sequence of {alphabet.noun}s")
         parts = [_word(name) or str(row + 1), *(f"{_word(key)}={column[row]:.6g}" for key, column in columns.items())]
         lines.append(">" + " ".join(parts))
         lines.extend(sequence[i : i + _LINE] for i in range(0, len(sequence), _LINE))
@@ -51,33 +58,37 @@ def write_table(path: str | Path, columns: Mapping[str, Sequence[Any]]) -> None:
     _replace(path, written.getvalue())
 
 
-def pictures(sequences: Sequence[str], real: Sequence[str]) -> list[tuple[Svg, str]]:
-    """What peptides look like, each drawing with its caption; `real` stand beside them."""
+def pictures(
+    sequences: Sequence[str], real: Sequence[str], tokenizer: Tokenizer[Any] | None = None
+) -> list[tuple[Svg, str]]:
+    """What sequences look like, each drawing with its caption; `real` stand beside them."""
+    alphabet = alphabet_of(tokenizer)
     lengths = [[len(sequence) for sequence in group] for group in (sequences, real)]
     names = ("samples", "real test sequences")
     return [
-        (histogram(lengths[0], "Length", "length (residues)", lengths[1], names), "How long sequences are."),
+        (histogram(lengths[0], "Length", f"length ({alphabet.noun}s)", lengths[1], names), "How long sequences are."),
         (
-            logo(sequences),
-            "Letters by position from the first residue: acidic grey, basic blue, polar green, hydrophobic orange, "
-            "special (G, P, C) violet. Places that fewer than half of the samples reach are left out.",
+            logo(sequences, alphabet),
+            f"Letters by position from the first {alphabet.noun}: {_GROUPS[alphabet.kind][1]}. Places that fewer than "
+            "half of the samples reach are left out.",
         ),
     ]
 
 
-def logo(sequences: Sequence[str], positions: int = 30) -> Svg:
-    """Letters of the first `positions` places of left-aligned sequences, coloured by chemistry.
+def logo(sequences: Sequence[str], alphabet: Alphabet = PROTEIN, positions: int = 60) -> Svg:
+    """Letters of the first `positions` places of left-aligned sequences, coloured by kind.
 
     Places that fewer than half of the sequences reach are left out.
     """
     lengths = np.array([len(s) for s in sequences])
     reach = int(np.median(lengths)) if len(lengths) else 0
-    counts = np.zeros((min(positions, reach), len(AMINO_ACIDS)))
+    counts = np.zeros((min(positions, reach), len(alphabet.letters)))
     for sequence in sequences:
         for place, letter in enumerate(sequence[: len(counts)]):
-            counts[place, AMINO_ACIDS.index(letter)] += 1
+            counts[place, alphabet.letters.index(letter)] += 1
     frequencies = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    return sequence_logo(frequencies, AMINO_ACIDS, "Letters by position", _GROUPS)
+    groups = {letter: group for group, letters in enumerate(_GROUPS[alphabet.kind][0]) for letter in letters}
+    return sequence_logo(frequencies, alphabet.letters, "Letters by position", groups)
 
 
 def _word(text: str) -> str:

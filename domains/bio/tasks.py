@@ -6,5 +6,6 @@
 from domains.tasks import Task
 
 PEPTIDE = Task.load("bio", "peptide")
+REGULATORY_DNA = Task.load("bio", "regulatory_dna")
 
 DEFAULT = PEPTIDE

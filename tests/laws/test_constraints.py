@@ -18,10 +18,13 @@ from core.guidance.constraints._motif import MotifAutomaton
 from core.guidance.constraints._tables import Tables
 from core.guidance.constraints.base import Constraint
 from core.guidance.constraints.composition import _Count
-from core.registry import Paper, Registry
+from core.registry import Paper
 from core.tokenizers.base import Tokenizer, Vocabulary
+from domains.bio.constraints.restriction import _Part
+from domains.bio.tokenizers.dna import Dna
+from domains.tasks import DOMAINS, default_task
 
-REGISTRY: Registry[Constraint] = Registry("constraint", Constraint, "core.guidance.constraints")
+REGISTRIES = {domain: default_task(domain).constraints for domain in DOMAINS}
 DRAWS = 20_000
 LEAST_P = 1e-4  # frozen
 LETTERS = "ABCD"
@@ -55,6 +58,8 @@ class Letters(Tokenizer[str]):
 
 
 TOKENIZER = Letters()
+# What the rules of one kind of sequence are tried on; four letters as well.
+KINDS: dict[str | None, Tokenizer[str]] = {None: TOKENIZER, "dna": Dna()}
 
 # Sets of items as written, by the member or the mixture they stand for.
 TOYS: dict[str, tuple[str, ...]] = {
@@ -71,6 +76,7 @@ TOYS: dict[str, tuple[str, ...]] = {
     "forbid_code": ("forbid:ZC",),
     "repeat": ("repeat:1",),
     "repeat_twice": ("repeat:2",),
+    "repeat_some": ("repeat:1:AC",),
     "composition": ("composition:AB:0.3..0.6",),
     "composition_count": ("composition:A:1..2",),
     "composition_open": ("composition:CD:..0.5",),
@@ -79,15 +85,37 @@ TOYS: dict[str, tuple[str, ...]] = {
     "within": ("within:2:ABCDA",),
     "mixture": ("length:3..5", "forbid:AB", "repeat:2", "composition:AC:0.2..0.7", "contains:C-x(0,1)-A"),
     "nothing": (),
+    "gc": ("gc:0.3..0.6",),
+    "gc_percent": ("gc:25..50",),
+    "gc_window": ("gc:3:0.3..0.7",),
+    "gc_banded": ("gc:4:0.0..0.9:banded",),
+    "gc_window_of_all": ("gc:5:0.0..0.8:banded",),
+    "homopolymer": ("homopolymer:2",),
+    "homopolymer_some": ("homopolymer:1:GT",),
+    "restriction": ("restriction:AluI",),
+    "restriction_both_strands": ("restriction:AciI",),
+    "restriction_codes": ("restriction:HinfI",),
+    "restriction_two": ("restriction:AluI,MnlI",),
+    "restriction_flanks": ("restriction:AciI:AluI:5flank=TTGACC:3flank=CTTAGCT",),
+    "restriction_within_flanks": ("restriction:EcoRI:5flank=GAATTC:3flank=AATTCGAA",),
+    "dna": ("gc:3:0.3..0.7", "homopolymer:2", "restriction:HinfI:AciI:3flank=GC"),
 }
 
 
 def built(items: Sequence[str]) -> list[Constraint]:
-    return [REGISTRY.get(key)(*arguments) for key, *arguments in (item.split(":") for item in items)]
+    registry = REGISTRIES["bio"]
+    return [registry.get(key)(*arguments) for key, *arguments in (item.split(":") for item in items)]
 
 
 def toy(name: str, lengths: Sequence[int] = range(1, 6)) -> ConstraintSet:
-    return ConstraintSet(built(TOYS[name]), TOKENIZER, lengths)
+    rules = built(TOYS[name])
+    return ConstraintSet(rules, alphabet(rules), lengths)
+
+
+def alphabet(rules: Sequence[Constraint]) -> Tokenizer[str]:
+    """The toy letters that all of some rules can read."""
+    kinds = {rule.kind for rule in rules} - {None}
+    return KINDS[next(iter(kinds), None)]
 
 
 def everything(length: int) -> list[tuple[int, ...]]:
@@ -96,7 +124,8 @@ def everything(length: int) -> list[tuple[int, ...]]:
 
 def obeys(constraints: ConstraintSet, sequence: Sequence[int]) -> bool:
     """The members' own check of the written sequence, without any automaton."""
-    return all(constraint.check(TOKENIZER.decode(sequence)) for constraint in constraints.constraints)
+    value = alphabet(constraints.constraints).decode(sequence)
+    return all(constraint.check(value) for constraint in constraints.constraints)
 
 
 def accepted_set_is_the_checked_set(name: str) -> None:
@@ -168,7 +197,8 @@ def appended_sequences_are_the_accepted_ones(name: str) -> None:
 
 
 def test_every_member_has_a_toy() -> None:
-    assert set(REGISTRY.keys()) <= {item.partition(":")[0] for items in TOYS.values() for item in items}
+    keys = {key for registry in REGISTRIES.values() for key in registry.keys()}
+    assert keys <= {item.partition(":")[0] for items in TOYS.values() for item in items}
 
 
 @pytest.mark.parametrize("name", TOYS)
@@ -202,6 +232,10 @@ def test_appended_sequences_are_the_accepted_ones(name: str) -> None:
         ("mixture", 5, {}),
         ("mixture", 5, {2: 2}),
         ("nothing", 3, {1: 3}),
+        ("gc_banded", 5, {}),
+        ("homopolymer_some", 4, {2: 3}),
+        ("restriction_flanks", 4, {}),
+        ("dna", 5, {1: 0}),
     ],
 )
 def test_drawn_law_is_the_conditional(name: str, length: int, settled: Mapping[int, int]) -> None:
@@ -242,6 +276,23 @@ def _settled_ignored(patch: pytest.MonkeyPatch) -> None:
 
 def _acceptance_ignored(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(_Count, "accepts", lambda self, state: True)
+
+
+def _one_strand_only(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("domains.bio.constraints.restriction._All.__init__", _with_one_part)
+
+
+def _with_one_part(self: Any, parts: Any) -> None:
+    self._parts, self.kinds = parts[:1], parts[0].automaton.kinds
+
+
+def _flanks_unread(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(_Part, "_run", lambda self, state, position, tokens: state)
+
+
+def _band_twice_as_wide(patch: pytest.MonkeyPatch) -> None:
+    # What the automaton lets through must stay within the exact rule, which `check` asks as well.
+    patch.setattr("domains.bio.constraints.gc._band", lambda window, low, high: [(0, n) for n in range(1, window + 1)])
 
 
 def _motif_only_at_the_start(patch: pytest.MonkeyPatch) -> None:
@@ -303,6 +354,9 @@ def _only_the_length_masked(patch: pytest.MonkeyPatch) -> None:
         (_settled_ignored, lambda: drawn_law_is_the_conditional("forbid", 4, {1: 0, 3: 1})),
         (_acceptance_ignored, lambda: accepted_set_is_the_checked_set("composition")),
         (_acceptance_ignored, lambda: appended_sequences_are_the_accepted_ones("composition_count")),
+        (_one_strand_only, lambda: accepted_set_is_the_checked_set("restriction_both_strands")),
+        (_flanks_unread, lambda: accepted_set_is_the_checked_set("restriction_flanks")),
+        (_band_twice_as_wide, lambda: accepted_set_is_the_checked_set("gc_banded")),
         (_motif_only_at_the_start, lambda: accepted_set_is_the_checked_set("forbid")),
         (_only_the_first_constraint, lambda: accepted_set_is_the_checked_set("mixture")),
         (_equivalence_forgets_the_last_class, lambda: accepted_set_is_the_checked_set("mixture")),

@@ -250,7 +250,7 @@ def _steps_counted_from_the_start(patch: pytest.MonkeyPatch) -> None:
 
 
 def _unread_prompt(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(append, "_caught_up", lambda running, batch, rules: running)
+    patch.setattr(append, "caught_up", lambda running, batch, rules: running)
 
 
 def _unruled(patch: pytest.MonkeyPatch) -> None:

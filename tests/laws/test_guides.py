@@ -1,8 +1,9 @@
-"""Laws of every guide, shown on a toy guide that tilts each kind of transition."""
+"""Laws of every guide: each registered one, and a toy that tilts each kind of transition."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ import torch
 from core.data.noise import Noise
 from core.data.sequence_batch import SequenceBatch
 from core.decoding.stepwise import Stepwise
-from core.guidance.guides.base import GuideContext
+from core.guidance.guides import registry as guides
+from core.guidance.guides.base import Guide, GuideContext
 from core.guidance.objectives.base import Scoreboard
 from core.processes.transitions.append import Append
 from core.processes.transitions.drift import Drift
@@ -24,11 +26,37 @@ LEAST_P = 1e-5  # frozen
 IDS = torch.arange(24)
 
 
-def no_strength_is_the_unguided_run(name: str) -> None:
-    plain = Run(name).sequences(IDS)
-    for strength in (0.0, 1e-9):
-        assert Run(name, [Favour(strength)]).sequences(IDS) == plain
-    assert Run(name, [Favour(2.0)]).sequences(IDS) != plain
+Make = Callable[[float], Guide]
+
+
+def registered(member: type[Guide]) -> Make:
+    """A member with its own settings, but for the strength."""
+
+    def make(strength: float) -> Guide:
+        guide = member()
+        guide.strength = strength
+        return guide
+
+    return make
+
+
+KIND_OF = {name: Drift if name == "drift" else type(KINDS[name]().transition()) for name in NAMES}
+# Every registered guide beside the toy.
+GUIDES: dict[str, Make] = {"favour": Favour, **{key: registered(kind) for key, kind in guides.members().items()}}
+PAIRS = [(guide, name) for guide in GUIDES for name in NAMES if KIND_OF[name] in GUIDES[guide](1.0).supports]
+
+
+def no_strength_is_the_unguided_run(name: str, make: Make = Favour) -> None:
+    """To the last bit at 0, and reached continuously: tokens stay, numbers move by as little."""
+    plain = Run(name, conditional=True).sequences(IDS)
+    assert Run(name, [make(0.0)], conditional=True).sequences(IDS) == plain
+    nearly = Run(name, [make(1e-9)], conditional=True).sequences(IDS)
+    if name == "drift":
+        pairs = zip(nearly, plain, strict=True)
+        assert all(torch.allclose(torch.tensor(a), torch.tensor(b), rtol=0, atol=1e-6) for a, b in pairs)
+    else:
+        assert nearly == plain
+    assert Run(name, [make(2.0)], conditional=True).sequences(IDS) != plain
 
 
 def guided_steps_have_the_tilted_kernel(name: str) -> None:
@@ -39,25 +67,26 @@ def guided_steps_have_the_tilted_kernel(name: str) -> None:
     zeros = slice(0, -1, 3) if name == "insert" else slice(0, 1)
     tilt[..., zeros] = strength
     noise = Noise.start(3, torch.arange(DRAWS))
-    context = GuideContext(lambda condition: torch.zeros(0), lambda batch: [], noise, Scoreboard([]))
+    context = GuideContext(lambda condition: kind.transition(DRAWS), lambda batch: [], noise, Scoreboard([]))
     step = Favour(strength).reweight(kind.transition(DRAWS), kind.batch.fork(DRAWS), *kind.times, context)
     assert fit(kind.law(tilt), outcomes(kind, step)) > LEAST_P
 
 
-def guided_rows_stand_alone(name: str, make: Callable[[], Favour] = lambda: Favour(1.5)) -> None:
-    rules = rules_for(name)
-    for given in (None, rules):
-        together = Run(name, [make()], given).sequences(IDS)
-        assert [Run(name, [make()], given).sequences(IDS[n : n + 1])[0] for n in range(0, 24, 5)] == together[::5]
+def guided_rows_stand_alone(name: str, make: Make = Favour, strength: float = 1.5) -> None:
+    for given in (None, rules_for(name)):
+        run = Run(name, [make(strength)], given, conditional=True)
+        together = run.sequences(IDS)
+        assert [run.sequences(IDS[n : n + 1])[0] for n in range(0, 24, 5)] == together[::5]
         order = torch.randperm(24, generator=torch.Generator().manual_seed(0))
-        assert Run(name, [make()], given).sequences(IDS[order]) == [together[n] for n in order.tolist()]
-        assert Run(name, [make()], given, wide=3).sequences(IDS) == together
+        assert run.sequences(IDS[order]) == [together[n] for n in order.tolist()]
+        assert replace(run, wide=3).sequences(IDS) == together
 
 
-def guided_runs_obey_and_keep_what_is_fixed(name: str) -> None:
+def guided_runs_obey_and_keep_what_is_fixed(name: str, make: Make = Favour) -> None:
     rules = rules_for(name)
     for strength in (-2.0, 2.0):
-        for sequence in Run(name, [Favour(strength)], rules, hold=True).sequences(torch.arange(200)):
+        run = Run(name, [make(strength)], rules, hold=True, conditional=True)
+        for sequence in run.sequences(torch.arange(200)):
             if name == "drift":
                 assert sequence[0][0] == 0.25 and all(rule.check(torch.tensor(sequence)) for rule in rules.constraints)
                 continue
@@ -75,9 +104,9 @@ def guided_runs_move_the_statistic(name: str) -> None:
     assert found[0] + 0.05 < found[1] < found[2] - 0.05
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_no_strength_is_the_unguided_run(name: str) -> None:
-    no_strength_is_the_unguided_run(name)
+@pytest.mark.parametrize(("guide", "name"), PAIRS)
+def test_no_strength_is_the_unguided_run(guide: str, name: str) -> None:
+    no_strength_is_the_unguided_run(name, GUIDES[guide])
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -85,14 +114,14 @@ def test_guided_steps_have_the_tilted_kernel(name: str) -> None:
     guided_steps_have_the_tilted_kernel(name)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_guided_rows_stand_alone(name: str) -> None:
-    guided_rows_stand_alone(name)
+@pytest.mark.parametrize(("guide", "name"), PAIRS)
+def test_guided_rows_stand_alone(guide: str, name: str) -> None:
+    guided_rows_stand_alone(name, GUIDES[guide])
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_guided_runs_obey_and_keep_what_is_fixed(name: str) -> None:
-    guided_runs_obey_and_keep_what_is_fixed(name)
+@pytest.mark.parametrize(("guide", "name"), PAIRS)
+def test_guided_runs_obey_and_keep_what_is_fixed(guide: str, name: str) -> None:
+    guided_runs_obey_and_keep_what_is_fixed(name, GUIDES[guide])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -102,7 +131,7 @@ def test_guided_runs_move_the_statistic(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_kind_that_a_guide_cannot_tilt_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = Drift if name == "drift" else type(KINDS[name]().transition())
+    own = KIND_OF[name]
     monkeypatch.setattr(Favour, "supports", Favour.supports - {own})
     with pytest.raises(ValueError, match=f"Favour cannot tilt a {own.__name__}"):
         Run(name, [Favour()]).sequences(IDS)
@@ -181,4 +210,4 @@ def test_planted_faults_are_caught(name: str, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("name", NAMES)
 def test_a_guide_that_looks_at_the_batch_is_caught(name: str) -> None:
     with pytest.raises(AssertionError):
-        guided_rows_stand_alone(name, lambda: Crowd(3.0))
+        guided_rows_stand_alone(name, Crowd, 3.0)

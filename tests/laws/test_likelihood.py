@@ -209,7 +209,7 @@ def _end_is_free(patch: pytest.MonkeyPatch) -> None:
 
 def _no_limit(patch: pytest.MonkeyPatch) -> None:
     true = Autoregressive.append
-    patch.setattr(Autoregressive, "append", lambda self, logits, position: true(self, logits, max(position - 1, 0)))
+    patch.setattr(Autoregressive, "append", lambda self, logits, position: true(self, logits, position - 1))
 
 
 def _step_too_cold(patch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import pytest
 from core.guidance.objectives.base import Objective
 from domains.tasks import DOMAINS, default_task
 
-SEQUENCES = ["ACDEFGHIK", "KKLLKKLLKK", "GIGKFLHSAKKFGKAFVGEIMNS", "WWWW", "AA"]
+SEQUENCES = ["ACGTTGCATGA", "ACDEFGHIK", "KKLLKKLLKK", "GIGKFLHSAKKFGKAFVGEIMNS", "WWWW", "AA"]
 MEMBERS = [(d, key) for d in DOMAINS for key in default_task(d).objectives.keys()]
 
 

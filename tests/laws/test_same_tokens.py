@@ -28,6 +28,7 @@ from core.decoding.stepwise import Stepwise
 from core.guidance.constraint_set import ConstraintSet
 from core.processes.autoregressive import Autoregressive
 from core.processes.base import Network, Process
+from core.processes.insertion import Insertion
 from core.processes.mixture_flow import MixtureFlow
 from tests.laws.toy_kinds import VOCABULARY, constraints
 from tests.laws.toys import neighbours
@@ -85,6 +86,7 @@ WAYS = {
     "uniform": Way(flow("uniform"), lambda **o: Stepwise(7, **o), [ATTENTION, BOTH_WAYS]),
     "prefix": Way(left_to_right, Stepwise, HYBRID),
     "cache": Way(left_to_right, Ancestral, HYBRID),
+    "insertion": Way(lambda: Insertion(VOCABULARY, limit=LIMIT), Stepwise, [BOTH_WAYS, ATTENTION]),
 }
 
 
@@ -159,7 +161,7 @@ def test_alone_is_in_a_batch(name: str) -> None:
     alone_is_in_a_batch(name)
 
 
-@pytest.mark.parametrize("name", ["mask", "uniform", "prefix"])
+@pytest.mark.parametrize("name", ["mask", "uniform", "prefix", "insertion"])
 def test_packed_is_padded(name: str) -> None:
     packed_is_padded(name)
 
@@ -245,7 +247,7 @@ def _state_forgotten(patch: pytest.MonkeyPatch) -> None:
 def _state_not_selected(patch: pytest.MonkeyPatch) -> None:
     """Rows that go on take the states of the first rows."""
     true = State.select
-    patch.setattr(State, "select", lambda self, index: true(self, torch.arange(len(index))))
+    patch.setattr(State, "select", lambda self, index: true(self, torch.arange(len(index)) % len(self.position)))
 
 
 def _compiler_changes_the_answer(patch: pytest.MonkeyPatch) -> None:

@@ -165,7 +165,7 @@ FAULTS = {
         lambda: constrained_draws_follow_their_law("append"),
     ),
     "append_ignores_what_it_has_read": (
-        replaced(append, "_caught_up", lambda running, batch, rules: running),
+        replaced(append, "caught_up", lambda running, batch, rules: running),
         lambda: constrained_draws_follow_their_law("append"),
     ),
     "append_tilt_dropped": (

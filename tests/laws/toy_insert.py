@@ -36,7 +36,8 @@ class ToyInsert(ToyProcess):
     def transition(self, network: Network, batch: SequenceBatch, t: float, s: float) -> Insert:
         start = torch.full((batch.layout.count, 1), self.vocabulary.bos)
         tokens = torch.cat([start, batch.tokens], 1)
-        logits = network(SequenceBatch(tokens, Layout.padded(batch.layout.lengths + 1, tokens.shape[1])), None)
+        layout = Layout.padded(batch.layout.lengths + 1, tokens.shape[1])
+        logits = network(SequenceBatch(tokens, layout, condition=batch.condition), None)
         full = (batch.layout.lengths >= self.limit)[:, None, None]
         return Insert(logits[..., :-1].masked_fill(full, -torch.inf), logits[:, 0, -1])
 

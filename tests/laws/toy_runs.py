@@ -13,7 +13,7 @@ from core.data.noise import Noise
 from core.data.sequence_batch import SequenceBatch
 from core.decoding.stepwise import Stepwise
 from core.guidance.constraint_set import ConstraintSet
-from core.guidance.guides.base import Guide, GuideContext
+from core.guidance.guides.base import Guide, GuideContext, Model
 from core.guidance.objectives.base import Scoreboard
 from core.processes.base import Network, Process
 from core.processes.transitions import registry as transitions
@@ -34,19 +34,25 @@ STEPS = 4
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """`wide` columns of padding behind the longest row; `hold` fixes the first site or number."""
+    """`wide` columns of padding behind the longest row; `hold` fixes the first site or number.
+
+    Where it is `conditional`, every sequence has a condition, by its id, and the network reads it.
+    """
 
     name: str
     guides: Sequence[Guide] = ()
     rules: ConstraintSet | None = None
     wide: int = 0
     hold: bool = False
+    conditional: bool = False
 
     def parts(self) -> tuple[Process, Network]:
         if self.name == "drift":
-            return ToyDrift(VOCABULARY, proposals=4), velocity
-        kind = KINDS[self.name]()
-        return kind.process, kind.network
+            process, network = ToyDrift(VOCABULARY, proposals=4), velocity
+        else:
+            kind = KINDS[self.name]()
+            process, network = kind.process, kind.network
+        return process, _moved(network) if self.conditional else network
 
     def start(self, noise: Noise) -> SequenceBatch:
         """Lengths go by the sequence's id, so that they do not depend on the batch."""
@@ -54,6 +60,8 @@ class Run:
         batch = process.prior(2 + noise.sequences % 3, noise)
         if self.hold:
             batch = _held(batch, self.name)
+        if self.conditional:
+            batch = replace(batch, condition=0.5 + (noise.sequences % 2).double()[:, None])
         width = batch.layout.shape[1] + self.wide
         more = (0, 0) * (batch.tokens.ndim - 2) + (0, self.wide)
         pad = 0 if self.name == "drift" else VOCABULARY.pad
@@ -62,11 +70,9 @@ class Run:
         return replace(batch, tokens=torch.nn.functional.pad(batch.tokens, more, value=pad), layout=layout, fixed=fixed)
 
     def sampler(self, trajectory: bool = False) -> Stepwise:
-        _, network = self.parts()
-
-        def context(batch: SequenceBatch, noise: Noise) -> GuideContext:
+        def context(model: Model, noise: Noise) -> GuideContext:
             decode = lambda rows: [TOKENIZER.decode(row) for row in rows.tokens.flatten(1).tolist()]  # noqa: E731
-            return GuideContext(lambda condition: network(batch, None), decode, noise, Scoreboard([]))
+            return GuideContext(model, decode, noise, Scoreboard([]))
 
         return Stepwise(STEPS, self.guides, context, trajectory)
 
@@ -75,6 +81,17 @@ class Run:
         noise = Noise.start(4, ids)
         samples = self.sampler().sample(*self.parts(), self.start(noise), noise, self.rules)
         return [row.tolist() for row in samples.tokens]
+
+
+def _moved(network: Network) -> Network:
+    """The network, what it says moved by each sequence's condition; a row of NaN moves nothing."""
+
+    def answer(batch: SequenceBatch, time: Tensor | None) -> Tensor:
+        said = network(batch, time)
+        assert batch.condition is not None
+        return said + batch.condition.nan_to_num()[:, None] * torch.linspace(1, -1, said.shape[-1]).double()
+
+    return answer
 
 
 def _held(batch: SequenceBatch, name: str) -> SequenceBatch:

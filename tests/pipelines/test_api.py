@@ -10,6 +10,7 @@ import pytest
 
 import pipelines as motif
 from core.errors import UserError
+from pipelines.cli import RUNS
 
 
 def test_eight_peptides_of_the_bundled_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,12 +36,13 @@ def test_every_verb_is_a_function_and_stays_one(tiny: Path, tmp_path: Path) -> N
     """Importing the module of a verb would put it in the function's place."""
     import pipelines.check
     import pipelines.evaluate
+    import pipelines.finetune
     import pipelines.generate
     import pipelines.load
     import pipelines.prepare
     import pipelines.train  # noqa: F401
 
-    for verb in ("prepare", "train", "generate", "evaluate", "list", "cite", "data", "check", "rerun", "load"):
+    for verb in (*RUNS, "list", "cite", "data", "check", "rerun", "load"):
         assert isinstance(getattr(motif, verb), types.FunctionType), verb
         assert verb in motif.__all__ and getattr(motif, verb).__doc__
     for number in range(2):

@@ -14,7 +14,7 @@ from pipelines import cli
 from tests.pipelines.conftest import Outcome
 
 ROOT = Path(__file__).parents[2]
-VERBS = ("prepare", "train", "generate", "evaluate", "list", "cite", "data", "check", "rerun")
+VERBS = ("prepare", "train", "finetune", "generate", "evaluate", "list", "cite", "data", "check", "rerun")
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"]], ids=str)

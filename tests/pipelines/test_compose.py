@@ -12,7 +12,7 @@ from core.errors import UserError
 from pipelines.compose import commented_keys, configurations, help_text, words_of
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-VERBS = ("prepare", "train", "generate", "evaluate")
+VERBS = ("prepare", "train", "finetune", "generate", "evaluate")
 
 
 def one(verb: str, *words: str) -> dict:
@@ -108,7 +108,8 @@ def test_defaults_and_groups() -> None:
     assert one("train", "mixer=min_gru", "domain=bio", "task=peptide")["model"]["pattern"] == [
         {"name": "min_gru", "expansion": 1.0}
     ]
-    assert one("generate", "sampler=stepwise", "sampler.steps=8")["sampler"] == {"name": "stepwise", "steps": 8}
+    sampler = one("generate", "sampler=stepwise", "sampler.steps=8")["sampler"]
+    assert sampler == {"name": "stepwise", "steps": 8, "corrector": 0.0}
 
 
 def test_an_experiment_is_overridden_by_words() -> None:
@@ -154,10 +155,17 @@ def test_help_names_every_key_with_its_comment(verb: str) -> None:
     text = help_text(verb)
     config = one(verb)
     for key, value in config.items():
-        if key not in ("command", "task", "process", "model", "trainer", "data"):
+        if key not in ("command", "task", "process", "model", "adapt", "trainer", "data"):
             assert re.search(rf"^  {key}=\S+ +\S", text, re.MULTILINE), key
-            assert value is None or str(value).lower() in text.lower()
+            # A default may be taken from the task.
+            assert value is None or str(value).lower() in text.lower() or f"{key}=${{" in text
     assert "--multirun" in text
+
+
+def test_help_of_finetune_explains_both_adaptations() -> None:
+    text = help_text("finetune")
+    assert re.search(r"^adapt=lora unless told\n  full: \S.*\n", text, re.MULTILINE)
+    assert re.search(r"^ +adapt\.rank=8 +\S", text, re.MULTILINE) and text.count("adapt.learning_rate=") == 2
 
 
 EXPLAINED = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name != "experiment")
@@ -191,3 +199,15 @@ def test_a_key_without_comment_is_seen() -> None:
         ("three", "Three."),
         ("three.four", "Four."),
     ]
+
+
+def test_a_fusion_takes_the_place_of_the_models_own() -> None:
+    config = one("train", "model=encoder_decoder", "model.fusion.pointer=source", "fusion=flat", "fusion.heads=2")
+    assert config["model"]["fusion"] == {
+        "name": "flat",
+        "heads": 2,
+        "pointer": "source",
+        "rotary": False,
+        "layers": None,
+    }
+    assert "fusion" not in config

@@ -32,35 +32,40 @@ class Completion:
             self._layers.append((torch.from_numpy(classes).to(device), after.to(device)))
             self._cells = max(self._cells, after.numel())
 
-    def insertable(self, tokens: Int[Tensor, "R L"]) -> Bool[Tensor, "R G V"]:
-        """Which token may enter which slot of each sequence; slot g lies before token g."""
-        slots = tokens.shape[1] + 1
-        return torch.cat([self._allowed(part) for part in tokens.split(max(1, _CELLS // (self._cells * slots)))])
+    def insertable(self, tokens: Int[Tensor, "R L"], open_: Bool[Tensor, "R G"]) -> Bool[Tensor, "R G V"]:
+        """Which token may enter which slot of each sequence; slot g lies before token g, and only
+        those that are open are ever filled."""
+        if all(table.shape == (1, 1) for _, table in self._layers):
+            return open_[..., None].expand(*open_.shape, len(self._layers[0][0]))
+        rows = max(1, _CELLS // (self._cells * (tokens.shape[1] + 1)))
+        parts = zip(tokens.split(rows), open_.split(rows), strict=True)
+        return torch.cat([self._allowed(*part) for part in parts])
 
-    def _allowed(self, tokens: Int[Tensor, "R L"]) -> Bool[Tensor, "R G V"]:
+    def _allowed(self, tokens: Int[Tensor, "R L"], open_: Bool[Tensor, "R G"]) -> Bool[Tensor, "R G V"]:
         count, held = tokens.shape
-        behind = self._behind(tokens)
+        behind = self._behind(tokens, open_)
         ahead = torch.zeros(count, held + 1, 1, dtype=torch.bool, device=tokens.device)
         ahead[:, 0] = True
         allowed = torch.zeros(count, held + 1, len(self._layers[0][0]), dtype=torch.bool, device=tokens.device)
         for (classes, after), left in zip(self._layers, behind[1:], strict=True):
             left = pad(left, (0, 1))
-            allowed |= (ahead[..., None] & left[:, :, after]).any(2)[:, :, classes]
+            filling = ahead & open_[..., None]
+            allowed |= (filling[..., None] & left[:, :, after]).any(2)[:, :, classes]
             # Forward: one more inserted token of any kind, or the next of the sequence.
-            spread = ahead[..., None].expand(*ahead.shape, after.shape[1]).flatten(2).float()
+            spread = filling[..., None].expand(*ahead.shape, after.shape[1]).flatten(2).float()
             reached = torch.zeros(left.shape, device=tokens.device).index_add_(2, after.flatten(), spread)
             reached[:, 1:].scatter_add_(2, after.T[classes[tokens]], ahead[:, :-1].float())
             ahead = reached[..., :-1] > 0
         return allowed
 
-    def _behind(self, tokens: Int[Tensor, "R L"]) -> list[Bool[Tensor, "R G _S"]]:
+    def _behind(self, tokens: Int[Tensor, "R L"], open_: Bool[Tensor, "R G"]) -> list[Bool[Tensor, "R G _S"]]:
         """For each layer: whether the tokens from the k-th on can still be placed from a state."""
         last = torch.zeros(len(tokens), tokens.shape[1] + 1, 1, dtype=torch.bool, device=tokens.device)
         last[:, -1] = True
         behind = [last]
         for classes, after in reversed(self._layers):
             left = pad(behind[-1], (0, 1))
-            possible = left[:, :, after].any(-1)
+            possible = left[:, :, after].any(-1) & open_[..., None]
             possible[:, :-1] |= left[:, 1:].gather(2, after.T[classes[tokens]])
             behind.append(possible)
         return behind[::-1]

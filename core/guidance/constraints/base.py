@@ -45,10 +45,12 @@ class Constraint(ABC):
     It acts while drawing, never by discarding draws: `compile` turns it into an automaton for
     one length, and a set of constraints is intersected, pruned and followed by the samplers.
     `check` judges the written object on its own, by other code than the automaton. `compile`
-    and `check` agree on every sequence once the constraint is bound to the alphabet.
+    and `check` agree on every sequence once the constraint is bound to the alphabet. `kind` is the
+    tokenizer's where only its sequences have such a rule.
     """
 
     paper: ClassVar[Paper]
+    kind: ClassVar[str | None] = None
 
     @property
     @abstractmethod

@@ -16,15 +16,15 @@ from core.guidance.objectives.base import Scoreboard
 from core.processes.transitions.base import Transition
 from core.registry import Paper
 
+# The law of the present step, were the sequences under another condition; a row that holds NaN is under none.
+Model = Callable[[Float[Tensor, "N C"] | None], Transition]
+
 
 @dataclass(frozen=True, eq=False)
 class GuideContext:
-    """What a guide may use: the model under another condition, decoding, and the objectives.
+    """What a guide may use: the model under another condition, decoding, and the objectives."""
 
-    `model(condition)` gives the network's answer for the present sequences.
-    """
-
-    model: Callable[[Float[Tensor, "N C"] | None], Tensor]
+    model: Model
     decode: Callable[[SequenceBatch], Sequence[Any]]
     noise: Noise
     scoreboard: Scoreboard
@@ -36,11 +36,13 @@ class Guide(ABC):
     A guide only multiplies the one-step kernel, so fixed tokens and constraints stay as they are.
     Its result for a sequence does not depend on the rest of the batch. `strength` 0 is the
     unguided law, reached continuously and without an early return. `supports` names the
-    transition kinds it can tilt; the sampler refuses others before it draws.
+    transition kinds it can tilt; the sampler refuses others before it draws. A `conditional` guide
+    needs sequences that have a condition.
     """
 
     paper: ClassVar[Paper]
     supports: ClassVar[frozenset[type[Transition]]]
+    conditional: ClassVar[bool] = False
 
     def __init__(self, strength: float = 1.0) -> None:
         self.strength = strength

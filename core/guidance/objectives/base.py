@@ -22,7 +22,8 @@ class Objective(ABC):
 
     `score` is batched, deterministic and does not depend on the batch; NaN marks a sequence outside
     `valid_range` or one that the property is not defined for, and such a sequence never
-    enters an archive. A direction that must not be sought is `hazardous` and refused.
+    enters an archive. A direction that must not be sought is `hazardous` and refused. `kind` is the
+    tokenizer's where only its sequences can be measured.
     """
 
     paper: ClassVar[Paper]
@@ -30,6 +31,7 @@ class Objective(ABC):
     unit: ClassVar[str]
     source: ClassVar[str]
     hazardous: ClassVar[Literal["max", "min"] | None] = None
+    kind: ClassVar[str | None] = None
 
     @abstractmethod
     def score(self, sequences: Sequence[Any]) -> NDArray[np.float64]:

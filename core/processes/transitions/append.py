@@ -14,6 +14,7 @@ from core.data.noise import Noise
 from core.data.sequence_batch import SequenceBatch
 from core.guidance.constraint_set import ConstraintSet
 from core.guidance.constraint_state import ConstraintState
+from core.processes.transitions._contrast import contrast
 from core.processes.transitions._outcome import draw_outcome
 from core.processes.transitions.base import Move, Transition
 from core.registry import Paper
@@ -34,6 +35,10 @@ class Append(Transition):
     def tilted(self, log_weights: Float[Tensor, "N V1"]) -> Append:
         return replace(self, logits=self.logits + log_weights)
 
+    def away_from(self, other: Append, weight: float) -> Append:
+        """The law of the next token is mixed."""
+        return replace(self, logits=contrast(self.logits, other.logits, weight))
+
     def law(self, batch: SequenceBatch) -> Float[Tensor, "N V1"]:
         """Normalised log-probabilities of the next token."""
         return self.logits.log_softmax(-1)
@@ -41,7 +46,7 @@ class Append(Transition):
     def draw(self, batch: SequenceBatch, noise: Noise, constraints: ConstraintSet | None, running: Any) -> Move:
         logits = self.logits
         if constraints is not None:
-            running = _caught_up(running, batch, constraints)
+            running = caught_up(running, batch, constraints)
             logits = logits.masked_fill(~constraints.allowed(running), -torch.inf)
         chosen = draw_outcome(logits, noise)
         if constraints is not None:
@@ -50,7 +55,7 @@ class Append(Transition):
         return Move(appended(batch, chosen, ~done), done, running, len(chosen))
 
 
-def _caught_up(running: ConstraintState, batch: SequenceBatch, constraints: ConstraintSet) -> ConstraintState:
+def caught_up(running: ConstraintState, batch: SequenceBatch, constraints: ConstraintSet) -> ConstraintState:
     """The state behind all tokens of `batch`, of which it may have read only the first."""
     end = batch.tokens.new_full((batch.layout.count, 1), constraints.size)
     tokens = torch.cat([torch.where(batch.layout.valid, batch.tokens, constraints.size), end], 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -13,6 +13,9 @@ from core.data.noise import Noise
 from core.data.sequence_batch import SequenceBatch
 from core.guidance.constraint_set import ConstraintSet
 from core.registry import Paper
+
+# Written out, because the run-time checker of the tests does not know `Self` in a dataclass.
+Kind = TypeVar("Kind", bound="Transition")
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +46,14 @@ class Transition(ABC):
     @abstractmethod
     def tilted(self, log_weights: Float[Tensor, "N *shape"]) -> Transition:
         """The same law, tilted."""
+
+    @abstractmethod
+    def away_from(self: Kind, other: Kind, weight: float) -> Kind:
+        """The law proportional to p (p / q)^weight, p being this law and q the other's, made for the same step.
+
+        An outcome that either law excludes is left as p has it. Weight 0 is this law, to the last bit.
+        Each kind says which law of the step it takes for p.
+        """
 
     @abstractmethod
     def draw(self, batch: SequenceBatch, noise: Noise, constraints: ConstraintSet | None, running: Any) -> Move:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,9 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from core.data.noise import Noise, Purpose, draw
+from core.data.noise import Noise, Purpose, draw, normal
 from core.data.sequence_batch import SequenceBatch
 from core.guidance.constraint_set import ConstraintSet
+from core.processes._sites import moving
 from core.processes.transitions.base import Move, Transition
 from core.registry import Paper
 
@@ -20,6 +22,8 @@ from core.registry import Paper
 class Drift(Transition):
     """x_s = x_t + (s - t) velocity + scale normal, one of `proposals` draws of the normal.
 
+    `ahead`, where it is given, is the velocity at s of any numbers: the step then goes along the mean
+    of the velocity here and the one at the place to which it would lead (Heun's method, of second order).
     A tilt weighs the proposals, `[N, K]`, and one of them is taken: as K grows this becomes the
     tilted kernel. Weights belong to a proposal's normal, whatever velocity it is added to.
     Constraints project the predicted clean point x_t + (1 - t) velocity once and jointly in data
@@ -37,10 +41,20 @@ class Drift(Transition):
     log_weights: Float[Tensor, "N K"] | None = None
     location: Float[Tensor, "#N #L #C"] | float = 0.0
     unit: Float[Tensor, "#N #L #C"] | float = 1.0
+    ahead: Callable[[Float[Tensor, "N L C"]], Float[Tensor, "N L C"]] | None = None
 
     def tilted(self, log_weights: Float[Tensor, "N K"]) -> Drift:
         total = log_weights if self.log_weights is None else self.log_weights + log_weights
         return replace(self, log_weights=total)
+
+    def away_from(self, other: Drift, weight: float) -> Drift:
+        """Velocities are mixed, which mixes scores: the velocity is affine in the score of the path's law at t."""
+        ahead, elsewhere = self.ahead, other.ahead
+        if ahead is not None and elsewhere is not None:
+            mixed = lambda numbers: _away(ahead(numbers), elsewhere(numbers), weight)  # noqa: E731
+        else:
+            mixed = None
+        return replace(self, velocity=_away(self.velocity, other.velocity, weight), ahead=mixed)
 
     def law(self, batch: SequenceBatch) -> Float[Tensor, "N K"]:
         """Log-probability that each proposal is taken."""
@@ -51,24 +65,23 @@ class Drift(Transition):
     def candidates(self, batch: SequenceBatch, noise: Noise) -> Float[Tensor, "N K L C"]:
         """The proposals that a draw from the same noise chooses from, fixed places kept."""
         count, length, channels = self.velocity.shape
-        here = batch.tokens + (self.s - self.t) * self.velocity
+        here = batch.tokens + (self.s - self.t) * self._heading(batch)
         uniform = noise.fork(self.proposals).uniform(length * channels, Purpose.TOKEN)
-        # The middle of each cell of the 53-bit grid, kept below 1: the borders are infinitely far out.
-        normal = (
-            torch.special.ndtri((uniform + 2.0**-54).clamp_max(1 - 2.0**-53))
-            .to(here.dtype)
-            .reshape(count, self.proposals, length, channels)
-        )
-        moves = batch.layout.valid[..., None].expand(here.shape)
-        if batch.fixed is not None:
-            moves = moves & ~batch.fixed
-        return torch.where(moves[:, None], here[:, None] + self.scale * normal, batch.tokens[:, None])
+        drawn = normal(uniform).to(here.dtype).reshape(count, self.proposals, length, channels)
+        return torch.where(moving(batch)[:, None], here[:, None] + self.scale * drawn, batch.tokens[:, None])
+
+    def _heading(self, batch: SequenceBatch) -> Float[Tensor, "N L C"]:
+        """The velocity along which the whole step goes."""
+        if self.ahead is None:
+            return self.velocity
+        there = torch.where(moving(batch), batch.tokens + (self.s - self.t) * self.velocity, batch.tokens)
+        return (self.velocity + self.ahead(there)) / 2
 
     def draw(self, batch: SequenceBatch, noise: Noise, constraints: ConstraintSet | None, running: Any) -> Move:
-        step, clean = self, None
+        step, clean = replace(self, velocity=self._heading(batch), ahead=None), None
         if constraints is not None:
-            clean = self._projected(batch, constraints)
-            step = replace(self, velocity=(clean - batch.tokens) / (1 - self.t))
+            clean = step._projected(batch, constraints)
+            step = replace(step, velocity=(clean - batch.tokens) / (1 - self.t))
         if clean is not None and self.s >= 1:
             after = clean
         else:
@@ -83,6 +96,8 @@ class Drift(Transition):
             clean = torch.where(batch.fixed, batch.tokens, clean)
         moved = constraints.project(clean * self.unit + self.location, batch.layout.lengths, batch.fixed)
         moved = ((moved - self.location) / self.unit).to(clean.dtype)
-        keeps = ~batch.layout.valid[..., None].expand(clean.shape)
-        keeps = keeps if batch.fixed is None else keeps | batch.fixed
-        return torch.where(keeps, batch.tokens, moved)
+        return torch.where(moving(batch), moved, batch.tokens)
+
+
+def _away(this: Float[Tensor, "N L C"], other: Float[Tensor, "N L C"], weight: float) -> Float[Tensor, "N L C"]:
+    return this + weight * (this - other)

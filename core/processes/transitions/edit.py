@@ -13,6 +13,7 @@ from core.data.layout import Layout
 from core.data.noise import Noise, Purpose, draw
 from core.data.sequence_batch import SequenceBatch
 from core.guidance.constraint_set import ConstraintSet
+from core.processes.transitions._contrast import contrast
 from core.processes.transitions.base import Move, Transition
 from core.registry import Paper
 
@@ -44,6 +45,10 @@ class Edit(Transition):
 
     def tilted(self, log_weights: Float[Tensor, "N L V1"]) -> Edit:
         return replace(self, logits=self.logits + log_weights)
+
+    def away_from(self, other: Edit, weight: float) -> Edit:
+        """The one-step kernel of each site is mixed: the mixture of rates, as steps become short."""
+        return replace(self, logits=contrast(self.logits, other.logits, weight))
 
     def law(self, batch: SequenceBatch) -> Float[Tensor, "N L V1"]:
         """Normalised log-probabilities of each site, certain where it is fixed or holds nothing."""

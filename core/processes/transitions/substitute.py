@@ -13,6 +13,7 @@ from torch import Tensor
 from core.data.noise import Noise, Purpose, draw
 from core.data.sequence_batch import SequenceBatch
 from core.guidance.constraint_set import ConstraintSet
+from core.processes.transitions._contrast import contrast
 from core.processes.transitions.base import Move, Transition
 from core.registry import Paper
 
@@ -23,7 +24,8 @@ class Substitute(Transition):
 
     The posterior is lazy: `posterior(rows)` gives unnormalised log-probabilities `[R, S, V]` of
     those rows, and is only asked for rows in which a site moves. `settled` holds the token of
-    sites that are final, -1 elsewhere; the others are drawn jointly under constraints.
+    sites that are final, -1 elsewhere; the others are drawn jointly under constraints. recalled:
+    whether the sequences take along what the network said of them.
     """
 
     paper = Paper("S004", "Discrete Flow Matching", "2407.15595", "exact conditional kernel instead of Euler's")
@@ -32,10 +34,21 @@ class Substitute(Transition):
     jump: Float[Tensor, "N S"]
     settled: Int[Tensor, "N S"]
     log_weights: Float[Tensor, "N S V"] | None = None
+    recalled: bool = False
 
     def tilted(self, log_weights: Float[Tensor, "N S V"]) -> Substitute:
         total = log_weights if self.log_weights is None else self.log_weights + log_weights
         return replace(self, log_weights=total)
+
+    def away_from(self, other: Substitute, weight: float) -> Substitute:
+        """The log-posteriors of the data tokens are mixed, and each site jumps as often as before.
+
+        Guidance of rates (Nisonoff et al.) mixes the logarithms of the jump rates, whose sum then changes: sites
+        jump sooner where the two laws differ. Both tend to the same law of where a masked site goes; with a
+        uniform source the mixed posterior also weighs staying at the present token, which rates leave out.
+        """
+        mixed = lambda rows: contrast(self.posterior(rows), other.posterior(rows), weight)  # noqa: E731
+        return replace(self, posterior=mixed)
 
     def law(self, batch: SequenceBatch, rows: Int[Tensor, " R"]) -> tuple[Float[Tensor, "R S"], Float[Tensor, "R S V"]]:
         """Jump probability and normalised log-posterior of some rows, tilt included.
@@ -66,11 +79,14 @@ class Substitute(Transition):
         done = torch.zeros(count, dtype=torch.bool, device=tokens.device)
         if not len(rows):
             return Move(batch, done, running, 0)
-        jump, log_posterior = self.law(batch, rows)
+        logits = self.posterior(rows)
+        jump, log_posterior = replace(self, posterior=lambda _: logits).law(batch, rows)
         moves = chance[rows] < jump
         proposal = self._propose(batch, rows, moves, log_posterior, noise.select(rows), constraints)
         after = tokens.clone()
         after[rows] = torch.where(moves, proposal, tokens[rows])
+        if self.recalled:
+            batch = _recalling(batch, rows, logits)
         return Move(replace(batch, tokens=after.reshape(batch.tokens.shape)), done, running, len(rows))
 
     def _propose(
@@ -89,3 +105,11 @@ class Substitute(Transition):
         proposal = torch.zeros_like(self.settled[rows])
         proposal[moves] = draw(log_posterior[moves], uniform[moves])
         return proposal
+
+
+def _recalling(batch: SequenceBatch, rows: Int[Tensor, " R"], logits: Float[Tensor, "R S V"]) -> SequenceBatch:
+    """`batch` with the network's answer for some rows; the others keep the one before."""
+    said = logits.softmax(-1)
+    held = said.new_zeros(batch.layout.count, *said.shape[1:]) if batch.estimate is None else batch.estimate.clone()
+    held[rows] = said
+    return replace(batch, estimate=held)

@@ -1,1 +1,6 @@
-"""Constraints that only biology knows, one file each; those on letters are in core."""
+"""Hard rules of molecules, one file each."""
+
+from core.guidance.constraints.base import Constraint
+from core.registry import Registry
+
+registry: Registry[Constraint] = Registry("constraint", Constraint, __name__)

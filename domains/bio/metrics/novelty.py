@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.registry import Paper
+from core.tokenizers.base import Tokenizer
 from domains.base import Metric, MetricContext
+from domains.bio.alphabet import alphabet_of, reverse_complement
 
 _CELLS = 1 << 23
 _NEAR = 0.8
@@ -27,7 +30,7 @@ class Novelty(Metric):
         if not distinct or not reference:
             return dict.fromkeys(("novel", "novel_below_0.8", "nearest_identity"), math.nan)
         known = set(reference)
-        _, identity = nearest(distinct, reference)
+        _, identity = nearest(distinct, reference, context.tokenizer)
         return {
             "novel": sum(sample not in known for sample in distinct) / len(distinct),
             "novel_below_0.8": float((identity < _NEAR).mean()),
@@ -35,10 +38,12 @@ class Novelty(Metric):
         }
 
 
-def nearest(samples: Sequence[str], training: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def nearest(
+    samples: Sequence[str], training: Sequence[str], tokenizer: Tokenizer[Any] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Index and identity of each sample's nearest training sequence; of equals, the first.
 
-    Identity is 1 - Levenshtein distance / length of the longer one.
+    Identity is 1 - Levenshtein distance / length of the longer one; of DNA, on the strand where it is higher.
     """
     from rapidfuzz.distance import Levenshtein
     from rapidfuzz.process import cdist
@@ -48,9 +53,16 @@ def nearest(samples: Sequence[str], training: Sequence[str]) -> tuple[NDArray[np
     index = np.zeros(len(samples), dtype=np.int64)
     identity = np.zeros(len(samples))
     step = max(1, _CELLS // len(training))
+    double = alphabet_of(tokenizer).double
+
+    def identities(rows: Sequence[str]) -> NDArray[np.float32]:
+        return cdist(rows, training, scorer=Levenshtein.normalized_similarity, dtype=np.float32, workers=-1)
+
     for start in range(0, len(samples), step):
         rows = slice(start, start + step)
-        table = cdist(samples[rows], training, scorer=Levenshtein.normalized_similarity, dtype=np.float32, workers=-1)
+        table = identities(samples[rows])
+        if double:
+            table = np.maximum(table, identities(list(map(reverse_complement, samples[rows]))))
         index[rows] = table.argmax(axis=1)
         identity[rows] = table.max(axis=1)
     return index, identity

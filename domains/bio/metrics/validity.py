@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from core.registry import Paper
 from domains.base import Metric, MetricContext
-from domains.bio.alphabet import fault
+from domains.bio.alphabet import alphabet_of
 
 
 class Validity(Metric):
@@ -21,11 +21,12 @@ class Validity(Metric):
 
 def valid(samples: Sequence[str], context: MetricContext) -> list[str]:
     """The valid ones, in order, repeats included."""
+    alphabet = alphabet_of(context.tokenizer)
     low, high = context.lengths or (1, math.inf)
     return [
         sample
         for sample in samples
         if low <= len(sample) <= high
-        and fault(sample) is None
+        and alphabet.fault(sample) is None
         and all(constraint.check(sample) for constraint in context.constraints)
     ]

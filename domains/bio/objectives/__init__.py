@@ -1,4 +1,4 @@
-"""Computed properties of peptides, one file each."""
+"""Computed properties of peptides and DNA, one file each."""
 
 from core.guidance.objectives.base import Objective
 from core.registry import Registry

@@ -1,4 +1,4 @@
-"""What objectives on plain protein sequences share."""
+"""What objectives on plain sequences share."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import UserError
-from domains.bio.alphabet import fault
+from domains.bio.alphabet import PROTEIN, Alphabet
 
 
-def each(function: Callable[[str], float], sequences: Sequence[str], shortest: int = 1) -> NDArray[np.float64]:
-    """`function` of every sequence; NaN for foreign letters and for fewer than `shortest` residues."""
+def each(
+    function: Callable[[str], float], sequences: Sequence[str], shortest: int = 1, alphabet: Alphabet = PROTEIN
+) -> NDArray[np.float64]:
+    """`function` of every sequence; NaN for foreign letters and for fewer than `shortest` letters."""
     values = [
-        function(sequence) if len(sequence) >= shortest and fault(sequence) is None else math.nan
+        function(sequence) if len(sequence) >= shortest and alphabet.fault(sequence) is None else math.nan
         for sequence in sequences
     ]
     return np.array(values, dtype=np.float64)

@@ -19,6 +19,7 @@ class Gravy(Objective):
     direction = "max"
     unit = "Kyte-Doolittle mean"
     source = "Biopython ProteinAnalysis.gravy"
+    kind = "protein"
 
     def score(self, sequences: Sequence[str]) -> NDArray[np.float64]:
         from Bio.SeqUtils.ProtParam import ProteinAnalysis

@@ -32,6 +32,7 @@ class HydrophobicMoment(Objective):
     direction = "max"
     unit = "Eisenberg mean"
     source = "computed here, Eisenberg normalised consensus scale"
+    kind = "protein"
 
     def __init__(self, angle: str = "100", window: str = "all") -> None:
         self.angle = math.radians(number("hydrophobic_moment angle", angle, 0.0, 360.0))

@@ -25,6 +25,7 @@ class InstabilityIndex(Objective):
     direction = "min"
     unit = "index"
     source = "Biopython ProteinAnalysis.instability_index"
+    kind = "protein"
 
     def score(self, sequences: Sequence[str]) -> NDArray[np.float64]:
         from Bio.SeqUtils.ProtParam import ProteinAnalysis

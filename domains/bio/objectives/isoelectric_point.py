@@ -19,6 +19,7 @@ class IsoelectricPoint(Objective):
     direction = "max"
     unit = "pH"
     source = "Biopython ProteinAnalysis.isoelectric_point"
+    kind = "protein"
 
     def score(self, sequences: Sequence[str]) -> NDArray[np.float64]:
         from Bio.SeqUtils.ProtParam import ProteinAnalysis

@@ -20,6 +20,7 @@ class Logp(Objective):
     direction = "max"
     unit = "log10"
     source = "RDKit rdMolDescriptors.CalcCrippenDescriptors"
+    kind = "protein"
 
     def score(self, sequences: Sequence[str]) -> NDArray[np.float64]:
         from rdkit.Chem.rdMolDescriptors import CalcCrippenDescriptors

@@ -19,6 +19,7 @@ class MolecularWeight(Objective):
     direction = "min"
     unit = "Da"
     source = "Biopython ProteinAnalysis.molecular_weight"
+    kind = "protein"
 
     def score(self, sequences: Sequence[str]) -> NDArray[np.float64]:
         from Bio.SeqUtils.ProtParam import ProteinAnalysis

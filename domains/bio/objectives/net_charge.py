@@ -19,6 +19,7 @@ class NetCharge(Objective):
     direction = "max"
     unit = "e"
     source = "Biopython ProteinAnalysis.charge_at_pH"
+    kind = "protein"
 
     def __init__(self, ph: str = "7.0") -> None:
         self.ph = number("net_charge pH", ph, 0.0, 14.0)

@@ -20,6 +20,7 @@ class Tpsa(Objective):
     direction = "min"
     unit = "A^2"
     source = "RDKit rdMolDescriptors.CalcTPSA"
+    kind = "protein"
 
     def score(self, sequences: Sequence[str]) -> NDArray[np.float64]:
         from rdkit.Chem.rdMolDescriptors import CalcTPSA

@@ -1,4 +1,4 @@
-"""Which records of a protein file are read, the same for every format."""
+"""Which records of a file of sequences are read, the same for every format."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from typing import Any
 
 from core.errors import UserError
 from domains.base import ReadReport, Record, Skipped, named, shown
-from domains.bio.alphabet import fault
+from domains.bio.alphabet import PROTEIN, Alphabet
+from domains.bio.readers._detect import refuse_other_alphabets
 
-_NUCLEOTIDES = frozenset("ACGTUN")
-_NUCLEOTIDE_SHARE = 0.95
 _N_CAP = re.compile(r"(Ac|H|H2N|For|pGlu)-(?=.)")
 _C_CAP = re.compile(r"(?<=.)-(NH2|OH|OMe|COOH)$")
 _UPPER = str.maketrans("abcdefghijklmnopqrstuvwxyz", "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+_TO_DNA = str.maketrans("Uu", "Tt")
 _CHOICES = {
     "case": ("refuse", "upper"),
     "caps": ("refuse", "strip"),
     "on_bad": ("skip", "refuse"),
-    "alphabet": ("detect", "protein"),
 }
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What is done with records that are not plain sequences of the 20 residues.
+    """What is done with records that are not plain sequences of the letters expected.
 
     case: `upper` reads lower case as upper case. caps: `strip` takes written termini such as
     `Ac-` and `-NH2` off into the fields `n_cap` and `c_cap`. on_bad: whether a bad record is
-    skipped and listed, or refuses the file. alphabet: `protein` asserts that a file which
-    reads like DNA is protein all the same. max_length: the longest sequence that is read.
+    skipped and listed, or refuses the file. alphabet: `protein` or `dna` asserts that a file which
+    reads like something else is that all the same; `rna` reads U as T where DNA is expected.
+    max_length: the longest sequence that is read. expected: what the task's sequences are made of.
     """
 
     case: str = "refuse"
@@ -40,9 +40,10 @@ class Rules:
     on_bad: str = "skip"
     alphabet: str = "detect"
     max_length: int | None = None
+    expected: Alphabet = PROTEIN
 
     def __post_init__(self) -> None:
-        for name, known in _CHOICES.items():
+        for name, known in {**_CHOICES, "alphabet": ("detect", *self.expected.readings)}.items():
             if getattr(self, name) not in known:
                 raise UserError(f"reader option {name}={getattr(self, name)!r}: known are {', '.join(known)}")
         longest: Any = self.max_length
@@ -55,7 +56,7 @@ class Rules:
         """The report on raw records: `found` as they stand in the file, `unreadable` lost to the format."""
         found = list(found)
         if self.alphabet == "detect":
-            _refuse_nucleotides(file, found)
+            refuse_other_alphabets(file, [record.value for record in found], self.expected)
         told = list(statements)
         skipped = list(unreadable)
         if skipped and self.on_bad == "refuse":
@@ -77,20 +78,19 @@ class Rules:
             raise UserError(f"{named(file)}: {reason}")
         if changed["case"]:
             told.append(f"{changed['case']} records held lower case, read as upper case as told")
+        if changed["rna"]:
+            told.append(f"{changed['rna']} records were read as RNA, U as T, as told")
         return ReadReport(tuple(kept), tuple(skipped), tuple(told))
 
     def _record(
         self, raw: Record, first: Mapping[str, str], told: list[str], changed: Counter[str]
     ) -> Record | Skipped:
-        def bad(reason: str, position: int | None = None) -> Skipped:
-            return Skipped(raw.file, raw.name, position, reason)
-
         value, fields, offset = raw.value, dict(raw.fields), 0
         n_cap, c_cap = _N_CAP.match(value), _C_CAP.search(value)
         if (n_cap or c_cap) and self.caps == "refuse":
             cap = n_cap or c_cap
             assert cap is not None
-            return bad(f"written cap {cap.group()!r}: caps=strip takes it off", cap.start() + 1)
+            return _bad(raw, f"written cap {cap.group()!r}: caps=strip takes it off", cap.start() + 1)
         if c_cap:
             value, fields["c_cap"] = value[: c_cap.start()], c_cap.group(1)
             told.append(f"record {shown(raw.name)}: C-terminal cap {c_cap.group()} taken off, as told")
@@ -100,30 +100,27 @@ class Rules:
         if self.case == "upper" and (upper := value.translate(_UPPER)) != value:
             value = upper
             changed["case"] += 1
+        if self.alphabet == "rna" and (written := value.translate(_TO_DNA)) != value:
+            mixed = re.search("[Tt]", value)
+            if mixed is not None:
+                return _bad(raw, f"letter {mixed.group()} beside U: neither RNA nor DNA", mixed.start() + 1 + offset)
+            value = written
+            changed["rna"] += 1
         if not value:
-            return bad("the sequence is empty")
-        wrong = fault(value)
+            return _bad(raw, "the sequence is empty")
+        wrong = self.expected.fault(value)
         if wrong is not None:
-            return bad(wrong[1], wrong[0] + 1 + offset)
+            return _bad(raw, wrong[1], wrong[0] + 1 + offset)
         if self.max_length is not None and len(value) > self.max_length:
-            return bad(f"{len(value)} residues, more than max_length={self.max_length}", self.max_length + 1)
+            reason = f"{len(value)} {self.expected.noun}s, more than max_length={self.max_length}"
+            return _bad(raw, reason, self.max_length + 1)
         if value in first:
-            return bad(f"duplicate: the same sequence as record {shown(first[value])}")
+            return _bad(raw, f"duplicate: the same sequence as record {shown(first[value])}")
         return raw if value is raw.value else Record(raw.name, value, fields, raw.file, raw.line)
 
 
+def _bad(raw: Record, reason: str, position: int | None = None) -> Skipped:
+    return Skipped(raw.file, raw.name, position, reason)
+
+
 STRICT = Rules()
-
-
-def _refuse_nucleotides(file: str, found: list[Record]) -> None:
-    letters = Counter[str]()
-    for record in found:
-        letters.update(record.value.translate(_UPPER))
-    total = sum(count for letter, count in letters.items() if letter.isalpha())
-    bases = sum(letters[base] for base in _NUCLEOTIDES)
-    if total and bases >= _NUCLEOTIDE_SHARE * total:
-        kind = "RNA" if letters["U"] > letters["T"] else "DNA"
-        raise UserError(
-            f"{named(file)}: {bases / total:.0%} of the letters are A, C, G, T, U or N, so this reads like {kind}, "
-            f"not protein: translate it, or pass alphabet=protein if it is protein"
-        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,8 @@ class Table(Reader):
     columns: target -> header, for `sequence`, `name` and any field that the header names
     otherwise. Without it the sequence is looked for under sequence, seq or peptide and the name
     under name, id or identifier, in any case; rows without a name are named by their number.
-    A column of numbers with decimal commas is rewritten with points, and that is stated.
+    Spaces around cells are taken off and a column of numbers with decimal commas is rewritten with
+    points; both are stated.
     """
 
     paper = Paper("ours", "RFC 4180 tables with the delimiters and decimal signs in use")
@@ -54,15 +56,20 @@ class Table(Reader):
         names = self._names(file, header)
         records: list[Record] = []
         ragged: list[Skipped] = []
+        trimmed = Counter[str]()
         for number, (line, cells) in enumerate(rows[1:], start=1):
             if len(cells) != len(header):
                 reason = f"line {line} has {len(cells)} cells where the header has {len(header)}"
                 ragged.append(Skipped(file, str(number), None, reason))
                 continue
-            fields = dict(zip(names, cells, strict=True))
-            value = fields.pop("sequence").strip()
-            name = fields.pop("name", "").strip() or str(number)
+            fields = {name: cell.strip() for name, cell in zip(names, cells, strict=True)}
+            trimmed.update(name for name, cell in zip(names, cells, strict=True) if cell != fields[name])
+            value = fields.pop("sequence")
+            name = fields.pop("name", "") or str(number)
             records.append(Record(name, value, fields, file, line))
+        statements += [
+            f"{n} cells of column {shown(name)} had spaces around them, taken off" for name, n in trimmed.items()
+        ]
         return self.rules.screen(file, _with_points(records, statements), ragged, statements)
 
     def _delimiter(self, first: str) -> str:

@@ -63,13 +63,13 @@ def test_decoding_equals_reading(dtype: torch.dtype) -> None:
     logits, state = model(tokens[:, :5], first, None, condition, keep="last")
     pieces = [logits]
     for place in range(5, 12):
-        logits, state = model.step(tokens[:, place], state, condition)
+        logits, state = model.step(tokens[:, place], state)
         pieces.append(logits[:, None])
     assert whole.dtype == dtype
     torch.testing.assert_close(torch.cat(pieces, 1), whole)
     assert state.position.tolist() == [12, 12, 12] and len(state.layers) == 3
-    forked, _ = model.step(tokens[:, 0].repeat_interleave(2), state.fork(2), condition.repeat_interleave(2, 0))
-    torch.testing.assert_close(forked[::2], model.step(tokens[:, 0], state, condition)[0])
+    forked, _ = model.step(tokens[:, 0].repeat_interleave(2), state.fork(2))
+    torch.testing.assert_close(forked[::2], model.step(tokens[:, 0], state)[0])
 
 
 def test_drafts_roll_back() -> None:

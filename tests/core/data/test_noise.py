@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from core.data import noise as noise_module
-from core.data.noise import Noise, Purpose, draw, fixed_point, philox
+from core.data.noise import Noise, Purpose, draw, fixed_point, log_total, philox
 
 ONES = 0xFFFFFFFF
 # counter, key and result as the authors' own test file gives them (Random123, philox4x32-10)
@@ -165,3 +165,12 @@ def test_coarse_weights_lose_the_tail(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(noise_module, "fixed_point", lambda weights: fixed_point(weights) >> 20)
     with pytest.raises(AssertionError):
         check_tail_mass(tail_of_our_draws)
+
+
+def test_totals_are_those_of_logsumexp_to_the_bit_whatever_stands_beside() -> None:
+    weights = 5 * torch.randn(200, 300, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    total = log_total(weights)
+    assert torch.allclose(total, weights.logsumexp(-1), rtol=0, atol=1e-9)
+    for width in (1, 17, 5000):
+        assert torch.equal(log_total(torch.nn.functional.pad(weights, (0, width), value=-torch.inf)), total)
+    assert log_total(torch.full((1, 3), -torch.inf)).tolist() == [-math.inf]

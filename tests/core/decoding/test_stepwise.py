@@ -9,7 +9,7 @@ from torch import Tensor
 from core.data.noise import Noise
 from core.data.sequence_batch import SequenceBatch
 from core.decoding.stepwise import Stepwise
-from core.guidance.guides.base import Guide, GuideContext
+from core.guidance.guides.base import Guide, GuideContext, Model
 from core.guidance.objectives.base import Scoreboard
 from core.processes.transitions.drift import Drift
 from core.registry import Paper
@@ -24,8 +24,8 @@ class DriftOnly(Favour):
     supports = frozenset({Drift})
 
 
-def context(batch: SequenceBatch, noise: Noise) -> GuideContext:
-    return GuideContext(lambda condition: torch.zeros(0), lambda rows: [], noise, Scoreboard([]))
+def context(model: Model, noise: Noise) -> GuideContext:
+    return GuideContext(model, lambda rows: [], noise, Scoreboard([]))
 
 
 def test_bad_options_are_refused() -> None:

@@ -61,6 +61,44 @@ def test_insertions_are_those_that_can_be_completed(name: str) -> None:
     insertions_are_those_that_can_be_completed(name)
 
 
+def filled(state: tuple[int, ...], closed: tuple[bool, ...], longest: int = 4) -> set[tuple[int, ...]]:
+    """All that insertions into the open gaps lead to."""
+    here = {state}
+    for slot, token in itertools.product(range(len(state) + 1), range(3)) if len(state) < longest else ():
+        if not closed[slot]:
+            after = (*state[:slot], token, *state[slot:])
+            here |= filled(after, (*closed[:slot], False, False, *closed[slot + 1 :]), longest)
+    return here
+
+
+def closed_gaps_take_nothing_now_or_later(name: str) -> None:
+    rules = made(name)
+    goals = set(accepted(rules))
+    for held in range(1, 4):
+        for closed in itertools.product((False, True), repeat=held + 1):
+            rows = list(itertools.product(range(3), repeat=held))[:: 1 if held < 3 else 5]
+            gaps = torch.tensor([closed]).expand(len(rows), -1)
+            found = rules.insertable(torch.tensor(rows), torch.full((len(rows),), held), gaps).tolist()
+            for row, (slot, token) in itertools.product(range(len(rows)), itertools.product(range(held + 1), range(3))):
+                after = (*rows[row][:slot], token, *rows[row][slot:])
+                left = (*closed[:slot], False, False, *closed[slot + 1 :])
+                assert found[row][slot][token] == (not closed[slot] and bool(filled(after, left) & goals))
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_closed_gaps_take_nothing_now_or_later(name: str) -> None:
+    closed_gaps_take_nothing_now_or_later(name)
+
+
+@pytest.mark.parametrize("fault", ["now", "later"])
+def test_faults_of_closed_gaps_are_caught(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "_allowed" if fault == "now" else "_behind"
+    true = getattr(Completion, name)
+    monkeypatch.setattr(Completion, name, lambda self, tokens, gaps: true(self, tokens, torch.ones_like(gaps)))
+    with pytest.raises(AssertionError):
+        closed_gaps_take_nothing_now_or_later("mixture")
+
+
 def test_rows_of_several_lengths_are_answered_alone() -> None:
     rules = made("mixture")
     tokens = torch.randint(3, (30, 4), generator=torch.Generator().manual_seed(0))
@@ -84,7 +122,7 @@ def test_taking_turns_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_planted_faults_are_caught(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if fault == "no_look_ahead":
         true = Completion._behind
-        monkeypatch.setattr(Completion, "_behind", lambda self, rows: [torch.ones_like(p) for p in true(self, rows)])
+        monkeypatch.setattr(Completion, "_behind", lambda self, *a: [torch.ones_like(p) for p in true(self, *a)])
     else:
         monkeypatch.setattr(torch.Tensor, "scatter_add_", lambda self, *given: self)
     with pytest.raises(AssertionError):

@@ -8,6 +8,7 @@ import pytest
 
 from domains.bio.readers import read
 from domains.bio.render import logo, pictures, write_fasta, write_table
+from domains.bio.tokenizers.dna import Dna
 
 SEQUENCES = ["GIGKFLHSAKKFGKAFVGEIMNS" * 4, "MRWQEMGY", "KLAKLAK"]
 NAMES = ["<script>alert(1)</script>", "two\nwords >x", "\x1b[31m\u2028"]
@@ -57,6 +58,18 @@ def test_logo_covers_what_half_of_the_sequences_reach():
     picture = logo(["ACDE", "ACD", "AC"] * 20, positions=10)
     assert ElementTree.fromstring(picture.render("a")).tag.endswith("svg")
     assert ElementTree.fromstring(logo([]).render("b")).tag.endswith("svg")
+
+
+def test_dna_is_written_and_drawn_with_its_own_letters(tmp_path):
+    dna = ["ACGTACGTAC", "ACGTTTGTAC", "ACGTAC"]
+    (lengths, _), (letters, caption) = pictures(dna, dna, Dna())
+    assert "length (bases)" in lengths.render("a") and "T violet" in caption and "first base" in caption
+    # Four letters carry at most 2 bits, a protein's 4.32.
+    assert "at most 2.00 bits" in letters.render("a")
+    write_fasta(tmp_path / "a.fasta", NAMES, dna, tokenizer=Dna())
+    assert [record.value for record in read(tmp_path / "a.fasta", tokenizer=Dna()).records] == dna
+    with pytest.raises(ValueError, match="row 0: 'ACGU' is not a sequence of bases"):
+        write_fasta(tmp_path / "b.fasta", ["a"], ["ACGU"], tokenizer=Dna())
 
 
 @pytest.mark.parametrize("sequences", [[], ["A"], SEQUENCES])

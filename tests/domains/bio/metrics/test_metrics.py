@@ -1,5 +1,7 @@
 """Numbers about sample sets, on sets small enough to count by hand."""
 
+import csv
+import gzip
 import math
 import random
 
@@ -9,11 +11,13 @@ import pytest
 from core.guidance.constraints.base import Constraint
 from core.registry import Paper
 from domains.base import MetricContext
-from domains.bio.alphabet import AMINO_ACIDS
+from domains.bio.alphabet import AMINO_ACIDS, reverse_complement
 from domains.bio.metrics import registry
 from domains.bio.metrics.novelty import nearest
+from domains.bio.tokenizers.dna import Dna
 
 CONTEXT = MetricContext()
+SPLITS = ("train", "test")
 
 
 def peptides(n, seed, letters=AMINO_ACIDS):
@@ -86,6 +90,59 @@ def edit_distance(a, b):
     return row[-1]
 
 
+DNA = MetricContext(tokenizer=Dna())
+
+
+def test_a_reverse_complement_counts_once():
+    samples = ["AACC", "GGTT", "AACC", "AAAA", "AANN"]
+    assert compute("uniqueness", samples, context=DNA) == {"unique": 2 / 4}
+    assert compute("validity", samples, context=DNA) == {"valid": 4 / 5}
+
+
+def test_strand_novelty_looks_at_both_strands():
+    a, b, c = dna(60, 1), dna(60, 2), dna(60, 3)
+    training = [a, b]
+    other = reverse_complement(a)
+    values = compute("strand_novelty", [other, a, c, reverse_complement(b[10:30]) + c[:40]], training, DNA)
+    # Three distinct samples: one known, one new, one new that shares 20 bases in a row.
+    assert values == {"novel": pytest.approx(2 / 3), "novel_20mers": pytest.approx(1 / 3)}
+    one_less = reverse_complement(b[10:29]) + c[:40]
+    assert compute("strand_novelty", [one_less], training, DNA)["novel_20mers"] == 1
+
+
+def test_strand_novelty_catches_a_planted_fault(monkeypatch):
+    monkeypatch.setattr("domains.bio.families.reverse_complement", lambda sequence: sequence)
+    monkeypatch.setattr("domains.bio.alphabet.reverse_complement", lambda sequence: sequence)
+    with pytest.raises(AssertionError):
+        test_strand_novelty_looks_at_both_strands()
+
+
+def test_the_nearest_dna_may_stand_on_the_other_strand():
+    samples, training = [dna(30, 1)], [dna(30, n) for n in range(5, 9)]
+    training[2] = reverse_complement(samples[0][:-1] + "A")
+    index, identity = nearest(samples, training, Dna())
+    assert index.tolist() == [2] and identity[0] >= 1 - 1 / 30 - 1e-6
+    assert nearest(samples, training)[1][0] < 0.8
+
+
+def dna(n, seed):
+    return "".join(random.Random(seed).choices("ACGT", k=n))
+
+
+def test_gc_distance_is_of_shares():
+    values = compute("gc_distance", ["GC", "AT"], ["GA", "GA", "AC"], DNA)
+    assert values == pytest.approx({"gc_mean": 0.5, "gc_wasserstein": 0.5})
+
+
+def test_hexamers_of_real_sites_are_as_far_as_was_measured(motif_data):
+    rows = list(csv.DictReader(gzip.open(motif_data / "bio" / "dna" / "dhs_hepg2_k562.csv.gz", "rt")))
+    parts = {split: [r["sequence"] for r in rows if (r["cell"], r["split"]) == ("HepG2", split)] for split in SPLITS}
+    # Measured on these files by another program when they were collected.
+    assert compute("hexamer_spectrum", parts["test"], parts["train"], DNA)["kmer_js_6"] == pytest.approx(
+        4.8e-3, abs=5e-5
+    )
+
+
 def test_diversity_is_the_mean_distance_of_pairs():
     values = compute("diversity", ["AAAA", "AAAA", "CCCC"], ["AAAA", "AAAC"])
     assert values == {"diversity": pytest.approx(2 / 3)}
@@ -116,7 +173,8 @@ def test_composition_distance_in_bits():
 
 @pytest.mark.parametrize("key", registry.keys())
 def test_every_metric_is_deterministic_and_does_not_fall_over(key):
-    samples, real = peptides(30, 3), peptides(80, 4)
+    # These are proteins and DNA.
+    samples, real = peptides(30, 3, "ACGT"), peptides(80, 4, "ACGT")
     once, again = compute(key, samples, real), compute(key, samples, real)
     assert once == again and all(isinstance(value, float) and math.isfinite(value) for value in once.values())
     assert registry.get(key).paper.title

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from core.errors import UserError
-from domains.bio.alphabet import AMINO_ACIDS
+from domains.bio.alphabet import AMINO_ACIDS, reverse_complement
 from domains.bio.objectives import registry
 from domains.bio.objectives._molecule import molecule
 from domains.bio.objectives.hydrophobic_moment import HydrophobicMoment
@@ -18,6 +18,7 @@ from domains.bio.objectives.net_charge import NetCharge
 
 MELITTIN = "GIGAVLKVLTTGLPALISWIKRKRQQ"
 MAGAININ = "GIGKFLHSAKKFGKAFVGEIMNS"
+PRIMER = "CGTTGATCAAGTTCAGGC"
 
 # (objective, arguments, sequence, value, tolerance); how each value was found stands beside it.
 KNOWN = [
@@ -40,6 +41,8 @@ KNOWN = [
     ("hydrophobic_moment", (), "I", 1.38, 1e-12),  # one residue: its own value
     ("hydrophobic_moment", ("0",), "IL", (1.38 + 1.06) / 2, 1e-12),
     ("hydrophobic_moment", ("180",), "IL", (1.38 - 1.06) / 2, 1e-12),
+    ("gc_content", (), "GGCA", 0.75, 1e-12),
+    ("gc_content", (), "ATAT", 0.0, 1e-12),
 ]
 
 
@@ -84,7 +87,9 @@ def test_every_objective_keeps_the_contract(key):
     objective = member()
     assert member.unit and member.source and member.paper.title and member.direction in ("max", "min")
     assert all(p.default is not inspect.Parameter.empty for p in inspect.signature(member).parameters.values())
-    batch = [MAGAININ, "", "AXA", "aaa", "A-A", "C" * 5, MELITTIN, MAGAININ]
+    proteins, dna = (MAGAININ, "C" * 5, MELITTIN), (PRIMER, "C" * 8, "ACGT" * 9)
+    first, short, second = dna if member.kind == "dna" else proteins
+    batch = [first, "", "AXA", "aaa", "A-A", short, second, first]
     scores = objective.score(batch)
     assert scores.dtype == np.float64 and scores.shape == (len(batch),)
     assert np.isnan(scores[1:5]).all() and np.isfinite(scores[[0, 5, 6, 7]]).all()
@@ -114,16 +119,36 @@ def test_bad_arguments_are_refused_by_name(key, arguments):
         registry.get(key)(*arguments)
 
 
-def test_a_thousand_peptides_take_less_than_a_second():
+def test_melting_is_the_sum_over_neighbours():
+    # Allawi and SantaLucia 1997, kcal/mol and cal/(mol K); each pair read on either strand.
+    pairs = {
+        "AA": (-7.9, -22.2), "AT": (-7.2, -20.4), "TA": (-7.2, -21.3), "CA": (-8.5, -22.7), "GT": (-8.4, -22.4),
+        "CT": (-7.8, -21.0), "GA": (-8.2, -22.2), "CG": (-10.6, -27.2), "GC": (-9.8, -24.4), "GG": (-8.0, -19.9),
+    }  # fmt: skip
+    ends = {"A": (2.3, 4.1), "T": (2.3, 4.1), "G": (0.1, -2.8), "C": (0.1, -2.8)}
+    found = [pairs.get(PRIMER[i : i + 2]) or pairs[reverse_complement(PRIMER[i : i + 2])] for i in range(17)]
+    enthalpy, entropy = (sum(part) for part in zip(*found, ends[PRIMER[0]], ends[PRIMER[-1]], strict=True))
+    entropy += 0.368 * 17 * math.log(0.05)
+    kelvin = 1000 * enthalpy / (entropy + 1.987 * math.log((25 - 25 / 2) * 1e-9))
+    assert registry.get("melting_temperature")().score([PRIMER])[0] == pytest.approx(kelvin - 273.15, abs=0.01)
+
+
+def test_melting_knows_short_dna_only():
+    scores = registry.get("melting_temperature")().score(["ACGTACG", "ACGTACGT", "A" * 60, "A" * 61])
+    assert np.isnan(scores).tolist() == [True, False, False, True]
+
+
+def test_a_thousand_sequences_take_less_than_a_second():
     source = random.Random(0)
-    peptides = ["".join(source.choices(AMINO_ACIDS, k=source.randrange(5, 50))) for _ in range(1000)]
     for key in registry.keys():
         if key in ("tpsa", "logp"):
             continue
         objective = registry.get(key)()
-        objective.score(peptides[:1])
+        letters = AMINO_ACIDS if objective.kind == "protein" else "ACGT"
+        sequences = ["".join(source.choices(letters, k=source.randrange(5, 50))) for _ in range(1000)]
+        objective.score(sequences[:1])
         start = time.process_time()
-        objective.score(peptides)
+        objective.score(sequences)
         assert time.process_time() - start < 1, key
 
 

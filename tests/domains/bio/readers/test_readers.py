@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from core.errors import UserError
+from domains.bio.alphabet import Alphabet
 from domains.bio.readers import _rules, _text, read, registry
 
 PEPTIDES = ["GIGKFLHSAKKFGKAFVGEIMNS", "KWKLFKKIEKVGQNIRDGIIKAG", "MRWQEMGYIFYPRKLR"]
@@ -165,7 +166,7 @@ def test_every_record_is_read_or_listed(kind, write):
 
 REAL_RECORD, REAL_SCREEN = _rules.Rules._record, _rules.Rules.screen
 PLANTED = {
-    "letters_pass": (_rules, "fault", lambda sequence: None),
+    "letters_pass": (Alphabet, "fault", lambda self, sequence: None),
     "case_changes_in_silence": (
         _rules.Rules,
         "_record",

@@ -1,0 +1,33 @@
+"""How samplers apply their guides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from core.data.noise import Noise
+from core.data.sequence_batch import SequenceBatch
+from core.guidance.guides.base import Guide, GuideContext, Model
+from core.processes.transitions.base import Transition
+
+# What a run's guides may use, from the model at a step and the noise of that step.
+Context = Callable[[Model, Noise], GuideContext]
+
+
+class Guiding:
+    """The guides of a sampler, one after the other at each step."""
+
+    def __init__(self, guides: Sequence[Guide], context: Context | None) -> None:
+        if guides and context is None:
+            raise ValueError("guides need a context")
+        self.guides, self.context = tuple(guides), context
+
+    def tilted(
+        self, transition: Transition, batch: SequenceBatch, t: float, s: float, noise: Noise, model: Model
+    ) -> Transition:
+        """The transition from t to s of `batch` as the guides tilt it; ValueError for a kind that one cannot."""
+        for guide in self.guides:
+            if type(transition) not in guide.supports:
+                raise ValueError(f"{type(guide).__name__} cannot tilt a {type(transition).__name__}")
+            assert self.context is not None
+            transition = guide.reweight(transition, batch, t, s, self.context(model, noise))
+        return transition

@@ -1,0 +1,423 @@
+"""Laws of beams: greedy at width 1, exact at full width, groups, constraints, prompts; and prefixes read once."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from core.backbones.backbone import Backbone
+from core.backbones.network import BackboneNetwork
+from core.data.layout import Layout
+from core.data.noise import Noise
+from core.data.sequence_batch import SequenceBatch
+from core.decoding import _reader, _search
+from core.decoding._reader import Reader
+from core.decoding._search import Search
+from core.decoding.ancestral import Ancestral
+from core.decoding.base import Hypothesis, Sampler, Samples
+from core.decoding.beam import Beam
+from core.decoding.diverse_beam import DiverseBeam
+from core.decoding.stepwise import Stepwise
+from core.errors import UserError
+from core.guidance.constraint_set import ConstraintSet
+from core.processes.autoregressive import Autoregressive
+from core.processes.mixture_flow import MixtureFlow
+from tests.laws.toy_faults import patched, replaced
+from tests.laws.toy_kinds import VOCABULARY, accepts, constraints
+
+LIMIT = 4
+PROCESS = Autoregressive(VOCABULARY, limit=LIMIT)
+# All sequences of at most LIMIT tokens of three, and all their beginnings.
+EVERY = list(itertools.chain(*(itertools.product(range(3), repeat=n) for n in range(LIMIT + 1))))
+FULL = len(EVERY)
+NOISE = Noise.start(0, torch.arange(0))
+
+
+def network(seed: int = 0, condition: int = 1) -> BackboneNetwork:
+    """A network sharp enough that greedy is not the best, with a mixer of each kind of state."""
+    torch.manual_seed(seed)
+    pattern = [{"name": "attention", "heads": 2}, {"name": "min_gru"}]
+    backbone = Backbone(VOCABULARY.total, 4, 16, pattern, 2, PROCESS.attends, condition=condition)
+    for parameter in backbone.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return BackboneNetwork(backbone.double().eval())
+
+
+NETWORK = network()
+# Five rows of their own law each.
+CONDITION = torch.linspace(-2, 2, 5).double()[:, None]
+
+
+def beginning(prompts: list[list[int]] | None = None) -> SequenceBatch:
+    prompts = prompts if prompts is not None else [[]] * 5
+    width = max(map(len, prompts))
+    rows = torch.tensor([[*row, *[VOCABULARY.pad] * (width - len(row))] for row in prompts]).reshape(
+        len(prompts), width
+    )
+    layout = Layout.padded(torch.tensor([len(row) for row in prompts]), width, PROCESS.attends)
+    return SequenceBatch(rows.long(), layout, condition=CONDITION[: len(prompts)])
+
+
+def found(
+    sampler: Sampler, prompts: list[list[int]] | None = None, rules: ConstraintSet | None = None, net: Any = NETWORK
+) -> Samples:
+    with torch.no_grad():
+        return sampler.sample(PROCESS, net, beginning(prompts), NOISE, rules)
+
+
+def listed(samples: Samples, row: int = 0) -> list[tuple[int, ...]]:
+    return [tuple(hypothesis.tokens.tolist()) for hypothesis in samples.ranked[row]]
+
+
+def log_probability(sequences: list[tuple[int, ...]], row: int, prompt: int = 0) -> list[float]:
+    """log p of what stands behind the prompt, the end included, by reading whole sequences without a state."""
+    width = max(map(len, sequences))
+    tokens = torch.tensor([[*s, *[VOCABULARY.pad] * (width - len(s))] for s in sequences]).reshape(-1, width).long()
+    layout = Layout.padded(torch.tensor([len(s) for s in sequences]), width)
+    condition = CONDITION[row].expand(len(sequences), 1)
+    shifted = PROCESS.shifted(SequenceBatch(tokens, layout, condition=condition))
+    assert shifted.targets is not None
+    with torch.no_grad():
+        law = NETWORK(shifted, None)
+    # A sequence of full length can only end.
+    law[:, LIMIT:, :-1] = -torch.inf
+    chosen = law.log_softmax(-1).gather(-1, torch.where(shifted.layout.valid, shifted.targets, 0)[..., None])[..., 0]
+    counted = shifted.layout.valid & (shifted.layout.offsets >= prompt)
+    return torch.where(counted, chosen, 0.0).sum(1).tolist()
+
+
+def greedy(row: int, prompt: list[int]) -> tuple[int, ...]:
+    """The likeliest token again and again, from whole prefixes."""
+    held = list(prompt)
+    while True:
+        with torch.no_grad():
+            step = PROCESS.transition(NETWORK, replace(beginning([held]), condition=CONDITION[row : row + 1]), 0, 1)
+        token = int(step.logits.argmax())
+        if token == VOCABULARY.eos:
+            return tuple(held)
+        held.append(token)
+
+
+PROMPTS = [[], [0, 2], [1], [2, 2, 0], [0]]
+
+
+# --- laws -------------------------------------------------------------------------------
+
+
+def one_beginning_is_greedy() -> None:
+    for prompts in ([[]] * 5, PROMPTS):
+        wanted = [greedy(row, prompt) for row, prompt in enumerate(prompts)]
+        samples = found(Beam(1), prompts)
+        assert [tuple(row.tolist()) for row in samples.tokens] == wanted
+        assert [len(ranked) for ranked in samples.ranked] == [1] * 5
+    assert len(set(wanted)) > 2
+
+
+def all_beginnings_are_exact(power: float = 0.0) -> None:
+    samples = found(Beam(FULL, power))
+    for row, ranked in enumerate(samples.ranked):
+        values = dict(zip(EVERY, log_probability(EVERY, row), strict=True))
+        wanted = sorted(EVERY, key=lambda s: -values[s] / (len(s) + 1) ** power)
+        assert listed(samples, row) == wanted
+        assert [h.log_probability for h in ranked] == pytest.approx([values[s] for s in wanted], abs=1e-9)
+        assert [h.score for h in ranked] == pytest.approx([values[s] / (len(s) + 1) ** power for s in wanted], abs=1e-9)
+        assert sum(torch.tensor(h.log_probability).exp() for h in ranked) == pytest.approx(1, abs=1e-6)
+        assert torch.equal(samples.tokens[row], ranked[0].tokens)
+
+
+def reported_scores_are_those_of_the_sequences(make: Callable[[], Sampler]) -> None:
+    """Beams narrower than the tree: whatever is reported has the log-probability of its own tokens, once."""
+    samples = found(make(), PROMPTS)
+    for row, ranked in enumerate(samples.ranked):
+        sequences = listed(samples, row)
+        assert len(set(sequences)) == len(sequences)
+        assert all(list(s[: len(PROMPTS[row])]) == PROMPTS[row] for s in sequences)
+        values = log_probability(sequences, row, len(PROMPTS[row]))
+        assert [h.log_probability for h in ranked] == pytest.approx(values, abs=1e-9)
+        assert [h.score for h in ranked] == sorted((h.score for h in ranked), reverse=True)
+
+
+def wider_is_no_worse_in_the_end() -> None:
+    """The best of a beam never beats the exact best, and reaches it at full width; greedy misses some."""
+    best = [max(log_probability(EVERY, row)) for row in range(5)]
+    values = {w: [r[0].log_probability for r in found(Beam(w)).ranked] for w in (1, 3, FULL)}
+    for reached in values.values():
+        assert all(a <= b + 1e-9 for a, b in zip(reached, best, strict=True))
+    assert values[FULL] == pytest.approx(best, abs=1e-9) and sum(values[1]) < sum(best) - 1e-3
+
+
+def one_group_is_the_plain_beam() -> None:
+    for width in (1, 3, 7):
+        for power in (0.0, 1.0):
+            plain, one = found(Beam(width, power), PROMPTS), found(DiverseBeam(width, 1, 9.0, power), PROMPTS)
+            assert [listed(plain, n) for n in range(5)] == [listed(one, n) for n in range(5)]
+            assert [h.score for r in plain.ranked for h in r] == [h.score for r in one.ranked for h in r]
+
+
+def groups_avoid_each_other() -> None:
+    """Two groups of one: the second takes the best other token wherever the penalty says so, by hand."""
+    strength = 1.5
+    for row in range(5):
+        lead, held, apart = list(greedy(row, [])), [], []
+        steps = [*lead, VOCABULARY.eos]
+        while True:
+            with torch.no_grad():
+                state = replace(beginning([held]), condition=CONDITION[row : row + 1])
+                law = PROCESS.transition(NETWORK, state, 0, 1).logits.log_softmax(-1)[0]
+            if len(held) < len(steps):
+                law[steps[len(held)]] -= strength
+            token = int(law.argmax())
+            apart.append(token)
+            if token == VOCABULARY.eos:
+                break
+            held.append(token)
+        samples = found(DiverseBeam(2, 2, strength))
+        assert set(listed(samples, row)) == {tuple(lead), tuple(held)}
+
+
+def constraints_are_obeyed(make: Callable[[], Sampler]) -> None:
+    for rules in (constraints("forbid:AB", "contains:C", longest=LIMIT), constraints("length:2..3", longest=LIMIT)):
+        samples = found(make(), None, rules)
+        for row in range(5):
+            assert samples.ranked[row] and all(accepts(rules, s) for s in listed(samples, row))
+
+
+def constrained_full_width_is_exact() -> None:
+    """The model's own likeliest among what is accepted, with its own log-probabilities."""
+    rules = constraints("forbid:AB", "contains:C", longest=LIMIT)
+    inside = [s for s in EVERY if s and accepts(rules, s)]
+    samples = found(Beam(FULL), None, rules)
+    for row in range(5):
+        values = dict(zip(inside, log_probability(inside, row), strict=True))
+        assert listed(samples, row) == sorted(inside, key=lambda s: -values[s])
+
+
+def rows_stand_alone(make: Callable[[], Sampler]) -> None:
+    together = found(make(), PROMPTS)
+    order = [3, 1, 4, 0, 2]
+    start = beginning(PROMPTS)
+    with torch.no_grad():
+        moved = make().sample(PROCESS, NETWORK, start.select(torch.tensor(order)), NOISE)
+        alone = [make().sample(PROCESS, NETWORK, start.select(torch.tensor([n])), NOISE) for n in range(5)]
+    for place, row in enumerate(order):
+        assert listed(moved, place) == listed(together, row) == listed(alone[row])
+
+
+class Flat:
+    """A network of equal logits: everything is a tie, told apart by ids."""
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+
+    def __call__(self, batch: SequenceBatch, time: Tensor | None) -> Tensor:
+        return self.logits.expand(*batch.tokens.shape, 4)
+
+    def read(self, batch: SequenceBatch) -> tuple[Tensor, Any]:
+        return self.logits.expand(batch.layout.count, 4), NETWORK.read(batch)[1]
+
+    def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        return self.logits.expand(len(tokens), 4), state
+
+
+def ties_go_to_the_smallest_id() -> None:
+    even = Flat(torch.zeros(4).double())
+    assert listed(found(Beam(1), net=even)) == [(0,) * LIMIT]
+    # Longer ones are less likely; of equal length the smallest ids come first.
+    assert listed(found(Beam(FULL), net=even))[:6] == [(), (0,), (1,), (2,), (0, 0), (0, 1)]
+    assert listed(found(Beam(2), net=even)) == [(0, 0, 0, 0), (0, 0, 0, 1)]
+
+
+MAKERS: dict[str, Callable[[], Sampler]] = {
+    "beam": lambda: Beam(3),
+    "mean": lambda: Beam(4, 1.0),
+    "diverse": lambda: DiverseBeam(6, 3, 0.7),
+    "pairs": lambda: DiverseBeam(4, 2, 0.2, 0.5),
+}
+for_every = pytest.mark.parametrize("name", MAKERS)
+
+
+def test_one_beginning_is_greedy() -> None:
+    one_beginning_is_greedy()
+
+
+@pytest.mark.parametrize("power", [0.0, 0.7, 1.0])
+def test_all_beginnings_are_exact(power: float) -> None:
+    all_beginnings_are_exact(power)
+
+
+@for_every
+def test_reported_scores_are_those_of_the_sequences(name: str) -> None:
+    reported_scores_are_those_of_the_sequences(MAKERS[name])
+
+
+def test_wider_is_no_worse_in_the_end() -> None:
+    wider_is_no_worse_in_the_end()
+
+
+def test_one_group_is_the_plain_beam() -> None:
+    one_group_is_the_plain_beam()
+
+
+def test_groups_avoid_each_other() -> None:
+    groups_avoid_each_other()
+
+
+def test_groups_that_meet_are_listed_once() -> None:
+    """Without a penalty all groups find the same; the list holds it once."""
+    apart, same = found(DiverseBeam(6, 3, 0.0)), found(Beam(2))
+    assert [listed(apart, n) for n in range(5)] == [listed(same, n) for n in range(5)]
+
+
+@for_every
+def test_constraints_are_obeyed(name: str) -> None:
+    constraints_are_obeyed(MAKERS[name])
+
+
+def test_constrained_full_width_is_exact() -> None:
+    constrained_full_width_is_exact()
+
+
+@for_every
+def test_rows_stand_alone(name: str) -> None:
+    rows_stand_alone(MAKERS[name])
+
+
+def test_ties_go_to_the_smallest_id() -> None:
+    ties_go_to_the_smallest_id()
+
+
+def test_costs_and_progress_are_counted() -> None:
+    told: list[tuple[int, int]] = []
+    samples = found(Beam(FULL, progress=lambda done, of: told.append((done, of))))
+    # Each row reads its start, and then every beginning of up to LIMIT tokens.
+    assert samples.network_rows == 5 * FULL and samples.network_calls == LIMIT + 1
+    assert told == [(0, 5)] * LIMIT + [(5, 5)]
+
+
+@pytest.mark.parametrize(
+    "options", [{"width": 0}, {"width": 5, "groups": 2}, {"groups": 0}, {"diversity": -1.0}, {"length_power": -0.5}]
+)
+def test_bad_options_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="width .* and groups|diversity .* and length_power"):
+        DiverseBeam(**options)
+
+
+def test_what_does_not_write_token_by_token_is_refused() -> None:
+    for sampler, name in ((Beam(), "beam"), (DiverseBeam(), "diverse_beam"), (Ancestral(), "ancestral")):
+        sampler.suits(PROCESS)
+        with pytest.raises(UserError, match=f"sampler={name} needs an autoregressive checkpoint"):
+            sampler.suits(MixtureFlow(VOCABULARY))
+
+
+def test_a_row_that_nothing_can_end_is_an_error() -> None:
+    never = Flat(torch.tensor([0.0, 0, 0, -torch.inf]).double())
+    rules = constraints("length:2..3", longest=LIMIT)
+    with pytest.raises(RuntimeError, match="row 0: its law leaves no accepted sequence within reach"):
+        found(Beam(2), None, rules, never)
+
+
+# --- prefixes that sequences share ------------------------------------------------------
+
+
+def drawn(prompts: list[list[int]], copies: int, sampler: Sampler | None = None) -> Samples:
+    """Continuations of each prompt, under the noise of their own numbers."""
+    start = replace(beginning(prompts), condition=None).fork(copies)
+    start = replace(start, condition=CONDITION[:1].expand(start.layout.count, 1))
+    noise = Noise.start(3, torch.arange(start.layout.count))
+    with torch.no_grad():
+        return (sampler or Ancestral()).sample(PROCESS, NETWORK, start, noise)
+
+
+def shared_prompts_give_the_same_tokens() -> None:
+    prompts = [[0, 2], [1], [0, 2], []]
+    together = [row.tolist() for row in drawn(prompts, 12).tokens]
+    assert together == [row.tolist() for row in drawn(prompts, 12, Stepwise()).tokens]
+    assert all(row[: len(prompts[n // 12])] == prompts[n // 12] for n, row in enumerate(together))
+    assert len(set(map(tuple, together))) > 2 * len(prompts)
+
+
+def test_shared_prompts_give_the_same_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared_prompts_give_the_same_tokens()
+    shared = drawn([[0, 2], [1]], 20)
+    # Read for each continuation on its own: the same tokens, for 38 rows more.
+    monkeypatch.setattr(_reader, "_alike", lambda batch: (torch.arange(batch.layout.count),) * 2)
+    single = drawn([[0, 2], [1]], 20)
+    assert [row.tolist() for row in shared.tokens] == [row.tolist() for row in single.tokens]
+    assert single.network_rows - shared.network_rows == 40 - 2
+    assert single.network_calls == shared.network_calls
+
+
+def test_another_condition_is_another_beginning() -> None:
+    start = replace(beginning([[1], [1], [1]]), condition=torch.tensor([[0.0], [1.0], [torch.nan]]).double())
+    noise = Noise.start(3, torch.arange(3))
+    with torch.no_grad():
+        cached = Ancestral().sample(PROCESS, NETWORK, start, noise)
+        whole = Stepwise().sample(PROCESS, NETWORK, start, noise)
+    assert [row.tolist() for row in cached.tokens] == [row.tolist() for row in whole.tokens]
+    first, owner = _reader._alike(start.fork(2))
+    assert len(first) == 3 and torch.equal(first[owner], torch.tensor([0, 0, 2, 2, 4, 4]))
+
+
+# --- planted faults ---------------------------------------------------------------------
+
+
+def _counted_twice(after: None, self: Search, found: list[list[Hypothesis]], *rest: Any) -> None:
+    for kept in found:
+        kept += kept[:1]
+
+
+def _all_alike(first_and_owner: Any, batch: SequenceBatch) -> Any:
+    return torch.zeros(1, dtype=torch.long), torch.zeros(batch.layout.count, dtype=torch.long)
+
+
+def _state_not_selected(patch: pytest.MonkeyPatch) -> None:
+    def select(self: Reader, index: Tensor) -> None:
+        state = self._state
+        Reader.__dict__["true_select"](self, index)
+        kept = torch.arange(len(index)).clamp_max(len(state.position) - 1)
+        self._state = state.select(kept)
+
+    patch.setattr(Reader, "true_select", Reader.select, raising=False)
+    patch.setattr(Reader, "select", select)
+
+
+def _greater_ids_are_better(patch: pytest.MonkeyPatch) -> None:
+    true = Search._chosen
+    tilt = 1e-12 * torch.arange(4)
+    patch.setattr(Search, "_chosen", lambda self, cell, totals, count: true(self, cell, totals + tilt, count))
+
+
+def _unruled(patch: pytest.MonkeyPatch) -> None:
+    true = Search.sample
+    patch.setattr(Search, "sample", lambda self, a, b, c, d, rules=None: true(self, a, b, c, d))
+
+
+FAULTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], Callable[[], None]]] = {
+    "states_are_not_reordered": (
+        _state_not_selected,
+        lambda: reported_scores_are_those_of_the_sequences(MAKERS["beam"]),
+    ),
+    "finished_count_twice": (patched(Search, "_finish", _counted_twice), all_beginnings_are_exact),
+    "finished_by_order_of_arrival": (replaced(_search, "_order", lambda hypothesis: 0), all_beginnings_are_exact),
+    "nothing_is_hopeful_once_full": (
+        patched(Search, "_hopeful", lambda keep, self, found, cell, *rest: keep & (cell < 0)),
+        all_beginnings_are_exact,
+    ),
+    "ties_go_to_the_last": (_greater_ids_are_better, ties_go_to_the_smallest_id),
+    "rules_are_dropped": (_unruled, lambda: constraints_are_obeyed(MAKERS["diverse"])),
+    "all_begin_alike": (patched(_reader, "_alike", _all_alike), shared_prompts_give_the_same_tokens),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_planted_faults_are_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fault, law = FAULTS[name]
+    fault(monkeypatch)
+    with pytest.raises(AssertionError):
+        law()
