@@ -107,7 +107,8 @@ class Process(nn.Module, ABC):
     its sequences hold: ids of a vocabulary, or numbers `[B, L, C]`, which have an empty one,
     `fills_gaps` whether it may start from fixed tokens with gaps of unknown length between them.
 
-    Proven by `tests/laws/test_processes.py`, and for every registered member by the laws of `pipelines/check.py`.
+    Every registered member is held to the laws of `pipelines/check.py`; what enumeration proves beyond them stands in
+    `tests/laws/`, one file a process or law, listed in `docs/laws.md`.
     """
 
     paper: ClassVar[Paper]
