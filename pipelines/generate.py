@@ -27,7 +27,6 @@ from core.guidance.guides.base import GuideContext
 from core.guidance.items import rules, split_list, targets
 from core.guidance.objectives.base import Scoreboard
 from core.guidance.pareto import best_of
-from core.processes.autoregressive import Autoregressive
 from core.processes.base import Process
 from core.tokenizers.base import Tokenizer
 from core.training.model import GenerativeModel
@@ -225,6 +224,5 @@ def guidance(
 
 
 def sampler_name(config: Mapping[str, Any], process: type[Process]) -> str:
-    """The sampler that a run names, else the one that fits the process."""
-    default = "ancestral" if issubclass(process, Autoregressive) else "stepwise"
-    return config["sampler"]["name"] if config.get("sampler") else default
+    """The sampler that a run names, else the process's own."""
+    return config["sampler"]["name"] if config.get("sampler") else process.sampler

@@ -32,6 +32,7 @@ class Autoregressive(Process):
     paper = Paper("ours", "Autoregressive factorisation", "1511.06349", "its word dropout, off by default")
     likelihood_kind = "exact"
     attends = MaskSpec("causal")
+    sampler = "ancestral"
 
     def __init__(self, vocabulary: Vocabulary, limit: int = 100, context_dropout: float = 0.0) -> None:
         super().__init__(vocabulary, limit)

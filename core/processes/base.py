@@ -105,7 +105,8 @@ class Process(nn.Module, ABC):
     noise gives the same result whatever the batch. `attends` is the mask its network needs,
     `timed` whether the network must see the time, `limit` the longest sequence it covers, `writes` what
     its sequences hold: ids of a vocabulary, or numbers `[B, L, C]`, which have an empty one,
-    `fills_gaps` whether it may start from fixed tokens with gaps of unknown length between them.
+    `fills_gaps` whether it may start from fixed tokens with gaps of unknown length between them,
+    `sampler` the key of the sampler that draws from it unless another is named.
 
     Every registered member is held to the laws of `pipelines/check.py`; what enumeration proves beyond them stands in
     `tests/laws/`, one file a process or law, listed in `docs/laws.md`.
@@ -116,6 +117,7 @@ class Process(nn.Module, ABC):
     attends: ClassVar[MaskSpec]
     writes: ClassVar[Literal["tokens", "numbers"]] = "tokens"
     fills_gaps: ClassVar[bool] = False
+    sampler: ClassVar[str] = "stepwise"
 
     def __init__(self, vocabulary: Vocabulary, limit: int = 100) -> None:
         super().__init__()

@@ -16,44 +16,9 @@ from core.decoding.stepwise import Stepwise
 from core.errors import UserError
 from pipelines.page import Page
 from tests.pipelines.conftest import Outcome
+from tests.pipelines.schema import check_metrics
 
-NUMBER = (int, float, type(None))
-# Key -> kind of value, or the keys below, in the order in which they are written.
-SCHEMA: dict[str, Any] = {
-    "schema": int,
-    "verb": str,
-    "domain": str,
-    "task": str,
-    "protocol": (str, type(None)),
-    "data": {"name": (str, type(None)), "sha256": (str, type(None)), "n": int},
-    "model": {"name": (str, type(None)), "parameters": int},
-    "samples": {"sha256": (str, type(None)), "n": int},
-    "seed": int,
-    "values": dict,
-    "baselines": dict,
-    "constraints": {"checked": int, "violated": int},
-    "objective_calls": int,
-    "network_calls": int,
-    "seconds": float,
-    "versions": dict,
-}
 HASH = re.compile(r"[0-9a-f]{64}")
-
-
-def check_metrics(body: dict[str, Any], schema: dict[str, Any] = SCHEMA) -> None:
-    """The keys, their order and their kinds; all numbers and texts, no NaN."""
-    assert list(body) == list(schema)
-    for key, kind in schema.items():
-        if isinstance(kind, dict):
-            check_metrics(body[key], kind)
-        else:
-            assert isinstance(body[key], kind) and not isinstance(body[key], bool), key
-    if schema is SCHEMA:
-        assert body["schema"] == 1
-        for measured in (body["values"], *body["baselines"].values()):
-            assert all(isinstance(name, str) and re.fullmatch(r"[a-z][a-z0-9_@.]*", name) for name in measured)
-            assert all(isinstance(value, (str, *NUMBER)) for value in measured.values())
-        assert all(isinstance(version, str) for version in body["versions"].values())
 
 
 def read(out: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import yaml
 
 import pipelines as motif
 from core.errors import UserError
+from core.processes.autoregressive import Autoregressive
 from tests.pipelines.conftest import Outcome
 
 # Independent sites: everything is masked at t = 0 and drawn in one step.
@@ -241,6 +242,16 @@ def test_check_finds_a_fault(kind: str, tmp_path: Path, motif: Callable[..., Out
     done = motif("check", f"{tmp_path / 'bad.py'}:{GOOD[kind][0]}")
     assert done.code == 2 and "law broken" in done.err and law in done.err
     assert "all laws hold" not in done.out
+
+
+def test_check_tells_own_faults_from_bugs_of_ours(
+    monkeypatch: pytest.MonkeyPatch, motif: Callable[..., Outcome]
+) -> None:
+    done = motif("check", "bidirectional")
+    assert done.code == 2 and "Bidirectional" in done.err and "mixer" in done.err
+    monkeypatch.setattr(Autoregressive, "loss", lambda self, *a: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        motif("check", "autoregressive")
 
 
 @pytest.mark.parametrize(

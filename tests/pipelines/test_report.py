@@ -21,27 +21,10 @@ from core.data.shards import TokenShards
 from core.evaluation.ngram import NGram
 from pipelines.evaluate import likelihood_of, ngram_floors
 from pipelines.load import load
+from tests.pipelines.schema import SCHEMA, check_metrics
 
 # The package's attribute of this name is the verb.
 MODULE = importlib.import_module("pipelines.evaluate")
-SCHEMA: dict[str, Any] = {
-    "schema": int,
-    "verb": str,
-    "domain": str,
-    "task": str,
-    "protocol": (str, type(None)),
-    "data": {"name": (str, type(None)), "sha256": (str, type(None)), "n": int},
-    "model": {"name": (str, type(None)), "parameters": int},
-    "samples": {"sha256": (str, type(None)), "n": int},
-    "seed": int,
-    "values": dict,
-    "baselines": dict,
-    "constraints": {"checked": int, "violated": int},
-    "objective_calls": int,
-    "network_calls": int,
-    "seconds": float,
-    "versions": dict,
-}
 LIKELIHOOD = {
     *("likelihood", "test_sequences", "tokens", "nll", "perplexity", "perplexity_low", "perplexity_high"),
     *("nll_upper", "perplexity_upper", "floor"),
@@ -86,17 +69,6 @@ GIGKFLHSAKK
 
 def body_of(out: Path) -> dict[str, Any]:
     return json.loads((out / "metrics.json").read_text(encoding="utf-8"))
-
-
-def check_schema(body: dict[str, Any], schema: dict[str, Any] = SCHEMA) -> None:
-    assert set(body) == set(schema)
-    for key, kind in schema.items():
-        if isinstance(kind, dict):
-            check_schema(body[key], kind)
-        else:
-            assert isinstance(body[key], kind), key
-    for numbers in (body.get("values", {}), *body.get("baselines", {}).values()):
-        assert all(isinstance(value, (int, float, str, type(None))) for value in numbers.values())
 
 
 def sections(page: str) -> list[str]:
@@ -147,7 +119,7 @@ def test_generate_reports_everything(motif: Callable, tiny: Path, tmp_path: Path
     assert outcome.code == 0
     assert "6 sequences, 6 checked against the constraints, 0 violating one\n" in outcome.out
     body = body_of(out)
-    check_schema(body)
+    check_metrics(body)
     assert body["values"].keys() == METRICS | {"sequences", "without_value", "hypervolume"}
     assert body["baselines"]["real_test_sequences"].keys() == METRICS | {"hypervolume"}
     # Scores of real sequences are no calls of this run.
@@ -188,7 +160,7 @@ def test_nothing_kept_is_still_a_report(motif: Callable, tiny: Path, tmp_path: P
     words = [f"checkpoint={tiny / 'model'}", "n=3", "best_of=2", f"objectives=[{holes}]", "constraints=[length:9..12]"]
     outcome = motif("generate", *words, f"out={tmp_path / 'run'}")
     assert outcome.code == 0 and "0 kept" in outcome.out
-    check_schema(body_of(tmp_path / "run"))
+    check_metrics(body_of(tmp_path / "run"))
 
 
 def test_gaps_stay_in_the_files_without_best_of(motif: Callable, tiny: Path, tmp_path: Path, holes: str) -> None:
@@ -211,7 +183,7 @@ def test_a_file_is_judged_without_weights_and_its_text_is_harmless(motif: Callab
         skipped = list(csv.DictReader(stream))
     assert [row["record"] for row in skipped] == ["c</td><b>", "'=d()"]
     body = body_of(out)
-    check_schema(body)
+    check_metrics(body)
     assert body["model"] == {"name": None, "parameters": 0} and body["network_calls"] == 0
     assert body["constraints"] == {"checked": 2, "violated": 1}
     page = (out / "report.html").read_text(encoding="utf-8")
@@ -234,7 +206,7 @@ def test_evaluate_puts_the_model_beside_ngrams(motif: Callable, tiny: Path, tmp_
     outcome = motif("evaluate", *words, f"out={tmp_path / 'run'}")
     assert outcome.code == 0
     body = body_of(tmp_path / "run")
-    check_schema(body)
+    check_metrics(body)
     values, shards = body["values"], TokenShards.open(tiny / "prepared")
     assert values.keys() == LIKELIHOOD | METRICS | {"sequences", "without_value"}
     test = [row.tolist() for row in shards.split("test")]
@@ -322,7 +294,7 @@ def test_markup_from_outside_is_caught() -> None:
 def test_a_body_off_the_schema_is_caught() -> None:
     body: dict[str, Any] = {key: {} for key in SCHEMA}
     with pytest.raises(AssertionError):
-        check_schema(body)
+        check_metrics(body)
 
 
 def test_a_named_set_is_prepared_for_the_while(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from core.backbones.engines.rows import as_packed, as_rows
 from core.data.layout import Layout
 from core.data.mask import MaskSpec
 
@@ -32,30 +33,17 @@ def attend(
     if not layout.is_packed:
         return _padded(query, key, value, mask, layout, with_lse)
     # Packed sequences are short beside their total: one row each costs far less than a T x T mask.
-    rows = Layout.padded(layout.lengths, max(layout.longest, 1))
+    rows = Layout.padded(layout.lengths, layout.longest)
     rows = rows if layout.prefix is None else rows.with_prefix(layout.prefix)
-    query, key, value = (_unpacked(part, layout, rows) for part in (query, key, value))
+    hidden = ~rows.valid[:, None, :, None]
+    query, key, value = (
+        as_rows(part.transpose(1, 2), layout).transpose(1, 2).masked_fill(hidden, 0) for part in (query, key, value)
+    )
     out, lse = _padded(query, key, value, mask, rows, with_lse)
-    packed = _packed(out, layout).masked_fill(~layout.valid[:, None, :, None], 0)
+    packed = as_packed(out.transpose(1, 2), layout).transpose(1, 2).masked_fill(~layout.valid[:, None, :, None], 0)
     if lse is not None:
-        lse = _packed(lse, layout).masked_fill(~layout.valid[:, None], -torch.inf)
+        lse = as_packed(lse.transpose(1, 2), layout).transpose(1, 2).masked_fill(~layout.valid[:, None], -torch.inf)
     return packed, lse
-
-
-def _unpacked(part: Shaped[Tensor, "1 H T E"], layout: Layout, rows: Layout) -> Shaped[Tensor, "N H L E"]:
-    assert layout.cu_seqlens is not None
-    source = torch.where(rows.valid, layout.cu_seqlens[:-1].long()[:, None] + rows.offsets, 0)
-    if not part.shape[2]:
-        return part.new_zeros(rows.count, part.shape[1], rows.shape[1], part.shape[3])
-    taken = part[0][:, source].transpose(0, 1)
-    return taken.masked_fill(~rows.valid[:, None, :, None], 0)
-
-
-def _packed(part: Shaped[Tensor, "N H L *E"], layout: Layout) -> Shaped[Tensor, "1 H T *E"]:
-    if not part.shape[0]:
-        return part.new_zeros(1, part.shape[1], layout.shape[1], *part.shape[3:])
-    taken = part[layout.owners[0].clamp_min(0), :, layout.offsets[0]]
-    return taken.transpose(0, 1)[None]
 
 
 def _padded(
