@@ -79,7 +79,9 @@ def _used(config: Mapping[str, Any]) -> Iterator[tuple[str, str, Paper]]:
     """Role, key and paper of every member that a run of this configuration used."""
     verb, task = config["verb"], Task.of(config)
     model = config if verb in ("train", "finetune") else None
-    if verb in ("generate", "evaluate"):
+    # A file is judged without any model.
+    drew = verb == "generate" or (verb == "evaluate" and not config["input"])
+    if drew:
         from core.training.checkpoint import read_config
         from pipelines.load import references
 
@@ -90,7 +92,7 @@ def _used(config: Mapping[str, Any]) -> Iterator[tuple[str, str, Paper]]:
         found += [(schedules, model["process"]["schedule"]["name"])] if "schedule" in model["process"] else []
         found += [(mixers, layer["name"]) for layer in model["model"]["pattern"]]
         found += [(fusions, model["model"]["fusion"]["name"])] if model["model"].get("fusion") else []
-        if verb == "generate":
+        if drew and config["n"]:
             from pipelines.generate import sampler_name
 
             found.append((samplers, sampler_name(config, processes.get(model["process"]["name"]))))

@@ -33,7 +33,7 @@ from pipelines.load import Loaded, configured
 from pipelines.page import Page
 from pipelines.present import NO_REFERENCE, Outcome, Reference, measure, model_of, present, read_reference
 from pipelines.reading import read_records, write_skipped
-from pipelines.run import DRAWN, Run
+from pipelines.run import Run
 
 _BATCH_TOKENS = 8192
 _ORDERS = (1, 2, 3, 4, 5, 6, 8, 10)
@@ -46,6 +46,8 @@ def evaluate(config: Mapping[str, Any]) -> dict[str, Any]:
     task = Task.of(config)
     if config["input"]:
         return _evaluate_file(config, task)
+    if config["objectives"] or config["constraints"]:
+        raise UserError("objectives and constraints judge the sequences of input=: drop them, or name a file")
     refuse_small(config, {"n": 0, "batch_size": 1, "points": 2})
     loaded = configured(config, task)
     with _prepared(config) as folder:
@@ -154,7 +156,6 @@ def _drawn(
     free = ConstraintSet([], loaded.tokenizer, range(1, loaded.model.process.limit + 1))
     drawing = Drawing({**config, "best_of": 1}, loaded.model, loaded.tokenizer, free, given)
     values = drawing.all(run)
-    (run.folder / DRAWN).unlink()
     splits = [[loaded.tokenizer.decode(row.tolist()) for row in shards.split(name)] for name in ("train", "test")]
     reference = Reference(_name_of(shards.folder), shards.sha256, *splits)
     names, kept = [f"s{i}" for i in range(len(values))], range(len(values))

@@ -29,7 +29,7 @@ from domains.tasks import Task
 from pipelines.compose import refuse_small
 from pipelines.data_sets import Part
 from pipelines.evaluate import likelihood_of
-from pipelines.load import Loaded, load
+from pipelines.load import Loaded, configured
 from pipelines.prepare import gather
 from pipelines.present import model_of, read_reference
 from pipelines.reading import read_parts
@@ -65,15 +65,12 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _parent(config: Mapping[str, Any], task: Task, accelerator: str) -> Loaded:
     # The configuration of a run that is repeated holds the parent's process, which only a file must name.
-    names = [(config.get(group) or {}).get("name") for group in ("process", "mixer")]
-    trusted = [name if name and is_file_reference(name) else None for name in names]
-    parent = load(config["checkpoint"] or task.pretrained_folder, *trusted, accelerator=accelerator)
-    if (parent.task.domain, parent.task.name) != (task.domain, task.name):
-        raise UserError(
-            f"checkpoint {parent.folder}: it is of another task than {task.domain}/{task.name}: "
-            f"pass domain={parent.task.domain} task={parent.task.name}"
-        )
-    return parent
+    trusted = {
+        group: config[group]
+        for group in ("process", "mixer")
+        if config.get(group) and is_file_reference(config[group]["name"])
+    }
+    return configured({"checkpoint": config["checkpoint"], "accelerator": accelerator, **trusted}, task)
 
 
 @contextmanager

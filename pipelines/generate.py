@@ -68,7 +68,6 @@ def generate(config: Mapping[str, Any], loaded: Loaded | None = None) -> Generat
     names = [f"s{i}" for i in range(len(values))]
     outcome = Outcome(task, loaded, reference, bound, board, names, values, kept, drawn.network_calls, outside=outside)
     metrics = present(run, outcome)
-    (run.folder / DRAWN).unlink()
     return Generation(tuple(outcome.samples), scores[kept], metrics, run.finish())
 
 

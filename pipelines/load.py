@@ -101,8 +101,14 @@ def _unused(out: str) -> str:
 
 
 def configured(config: Mapping[str, Any], task: Task) -> Loaded:
-    """The checkpoint that a run's configuration names, else the task's bundled one."""
-    return load(config["checkpoint"] or task.pretrained_folder, *references(config), config["accelerator"])
+    """The checkpoint that a run's configuration names, else the task's bundled one; one of another task is refused."""
+    loaded = load(config["checkpoint"] or task.pretrained_folder, *references(config), config["accelerator"])
+    if (loaded.task.domain, loaded.task.name) != (task.domain, task.name):
+        raise UserError(
+            f"checkpoint {loaded.folder}: it is of another task than {task.domain}/{task.name}: "
+            f"pass domain={loaded.task.domain} task={loaded.task.name}"
+        )
+    return loaded
 
 
 def references(config: Mapping[str, Any]) -> tuple[str | None, str | None]:

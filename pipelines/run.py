@@ -83,7 +83,8 @@ class Run:
         return body
 
     def finish(self) -> Path:
-        """Move the complete folder to `out`."""
+        """Move the complete folder to `out`, without what only a resumed call would read."""
+        (self.folder / DRAWN).unlink(missing_ok=True)
         self.log("end")
         if self.out.exists():
             self.out.rmdir()

@@ -109,6 +109,11 @@ class Layout:
         relations = None if self.relations is None else self.relations.select(index)
         return replace(chosen, positions=self.positions[index], prefix=prefix, relations=relations)
 
+    def narrowed(self, width: int) -> Layout:
+        """A padded layout without its last places, which hold no token."""
+        fewer = Layout.padded(self.lengths, width, self.mask)
+        return replace(fewer, positions=self.positions[:, :width], prefix=self.prefix, relations=self.relations)
+
     def last(self) -> tuple[Tensor, Tensor]:
         """`(row, column)` of each sequence's last token; column -1 marks an empty sequence."""
         if self.cu_seqlens is None:

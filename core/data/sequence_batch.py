@@ -74,6 +74,20 @@ class SequenceBatch:
             estimate=pick(self.estimate),
         )
 
+    def narrowed(self, width: int) -> SequenceBatch:
+        """A padded batch without its last places, which hold no token."""
+        cut = lambda value, places=width: None if value is None else value[:, :places]  # noqa: E731
+        return replace(
+            self,
+            tokens=self.tokens[:, :width],
+            layout=self.layout.narrowed(width),
+            targets=cut(self.targets),
+            weights=cut(self.weights),
+            fixed=cut(self.fixed),
+            closed=cut(self.closed, width + 1),
+            estimate=cut(self.estimate, width * self.fields),
+        )
+
     def fork(self, k: int) -> SequenceBatch:
         """Each sequence k times in a row."""
         rows = torch.arange(self.layout.count, device=self.tokens.device)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from core.data.noise import Noise
 from core.data.sequence_batch import SequenceBatch
+from core.errors import UserError
 from core.guidance.guides.base import Guide, GuideContext, Model
 from core.processes.transitions.base import Transition
 
@@ -24,10 +25,10 @@ class Guiding:
     def tilted(
         self, transition: Transition, batch: SequenceBatch, t: float, s: float, noise: Noise, model: Model
     ) -> Transition:
-        """The transition from t to s of `batch` as the guides tilt it; ValueError for a kind that one cannot."""
+        """The transition from t to s of `batch` as the guides tilt it; UserError for a kind that one cannot."""
         for guide in self.guides:
             if type(transition) not in guide.supports:
-                raise ValueError(f"{type(guide).__name__} cannot tilt a {type(transition).__name__}")
+                raise UserError(f"{type(guide).__name__} cannot tilt a {type(transition).__name__}")
             assert self.context is not None
             transition = guide.reweight(transition, batch, t, s, self.context(model, noise))
         return transition

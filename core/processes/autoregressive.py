@@ -12,7 +12,7 @@ from core.data.layout import Layout
 from core.data.mask import MaskSpec
 from core.data.noise import Noise, Purpose
 from core.data.sequence_batch import SequenceBatch
-from core.processes._sites import site_uniform
+from core.processes._sites import per_sequence, site_uniform
 from core.processes.base import Likelihood, Network, Process, TokenLoss
 from core.processes.transitions.append import Append
 from core.registry import Paper
@@ -93,8 +93,7 @@ class Autoregressive(Process):
     def likelihood(self, network: Network, batch: SequenceBatch, noise: Noise, points: int) -> Likelihood:
         shifted = self.shifted(batch)
         values = self._cross_entropy(network, shifted)
-        nll = torch.zeros(batch.layout.count, dtype=torch.float64, device=values.device)
-        nll.index_add_(0, shifted.layout.owners.clamp_min(0).flatten(), values.double().flatten())
+        nll = per_sequence(shifted, values)
         return Likelihood(nll, "exact", torch.zeros_like(nll), batch.layout.lengths + 1)
 
     def prior(self, lengths: Int[Tensor, " N"], noise: Noise) -> SequenceBatch:

@@ -119,8 +119,11 @@ class ContinuousFlow(Process):
         return (self.location + self.unit * standard).to(batch.tokens.dtype)
 
     def corrupt(self, batch: SequenceBatch, time: Float[Tensor, "B L"], noise: Noise) -> SequenceBatch:
+        return self._mixed(batch, time, self._source(batch, noise))
+
+    def _mixed(self, batch: SequenceBatch, time: Float[Tensor, "B L"], source: Float[Tensor, "B L C"]) -> SequenceBatch:
         share = time.to(batch.tokens.dtype)[..., None]
-        mixed = (1 - share) * self._source(batch, noise) + share * batch.tokens
+        mixed = (1 - share) * source + share * batch.tokens
         return replace(batch, tokens=torch.where(moving(batch), mixed, batch.tokens), targets=batch.tokens)
 
     def prior(self, lengths: Int[Tensor, " N"], noise: Noise) -> SequenceBatch:
@@ -165,8 +168,9 @@ class ContinuousFlow(Process):
         shift = noise.uniform(1, Purpose.TIME)[:1]
         strata = torch.arange(count, device=shift.device)[:, None] / max(count, 1) + shift
         time, free = per_place(batch, strata.remainder(1.0)), moving(batch)
-        noisy = self.corrupt(batch, time, noise)
-        target = (batch.tokens - self._source(batch, noise)) / self.unit.to(batch.tokens)
+        source = self._source(batch, noise)
+        noisy = self._mixed(batch, time, source)
+        target = (batch.tokens - source) / self.unit.to(batch.tokens)
         wrong = self._velocity(network, noisy, self._standard(noisy), time.to(target)) - target
         values = torch.where(free, wrong, 0.0).square().sum(-1) / free.sum(-1).clamp_min(1)
         counted = free.any(-1)

@@ -45,8 +45,8 @@ def test_continuous_flow(law: Callable[[], None]) -> None:
 
 
 def _curved_path(patch: pytest.MonkeyPatch) -> None:
-    true = ContinuousFlow.corrupt
-    patch.setattr(ContinuousFlow, "corrupt", lambda self, batch, time, noise: true(self, batch, time.square(), noise))
+    true = ContinuousFlow._mixed
+    patch.setattr(ContinuousFlow, "_mixed", lambda self, batch, time, source: true(self, batch, time.square(), source))
 
 
 def _heun_forgets_the_time(patch: pytest.MonkeyPatch) -> None:

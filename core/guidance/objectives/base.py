@@ -78,7 +78,7 @@ class Scoreboard:
 
     @property
     def calls(self) -> int:
-        return len(self._known)
+        return len(self._known) if self.targets else 0
 
     def score(self, sequences: Sequence[Any]) -> NDArray[np.float64]:
         """Raw scores `[N, M]`, one column a target."""

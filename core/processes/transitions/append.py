@@ -52,7 +52,7 @@ class Append(Transition):
         if constraints is not None:
             running = constraints.advance(running, chosen)
         done = chosen == logits.shape[-1] - 1
-        return Move(appended(batch, chosen, ~done), done, running, len(chosen))
+        return Move(appended(batch, chosen, ~done), done, running)
 
 
 def caught_up(running: ConstraintState, batch: SequenceBatch, constraints: ConstraintSet) -> ConstraintState:

@@ -20,13 +20,11 @@ Kind = TypeVar("Kind", bound="Transition")
 
 @dataclass(frozen=True, eq=False)
 class Move:
-    """What a draw did: the new sequences, which of them are finished, and how many rows the
-    network had to be asked for."""
+    """What a draw did: the new sequences, and which of them are finished."""
 
     batch: SequenceBatch
     done: Bool[Tensor, " N"]
     running: Any
-    network_rows: int
 
 
 @dataclass(frozen=True, eq=False)

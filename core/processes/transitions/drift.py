@@ -88,7 +88,7 @@ class Drift(Transition):
             chosen = draw(self.law(batch), noise.uniform(1, Purpose.JUMP)[:, 0])
             after = step.candidates(batch, noise)[torch.arange(len(chosen), device=chosen.device), chosen]
         done = torch.zeros(len(after), dtype=torch.bool, device=after.device)
-        return Move(replace(batch, tokens=after), done, running, len(after))
+        return Move(replace(batch, tokens=after), done, running)
 
     def _projected(self, batch: SequenceBatch, constraints: ConstraintSet) -> Float[Tensor, "N L C"]:
         clean = batch.tokens + (1 - self.t) * self.velocity

@@ -64,7 +64,7 @@ class Edit(Transition):
         uniform = noise.uniform(law.shape[1], Purpose.TOKEN)
         chosen = draw(law, uniform) if constraints is None else constraints.edit(law, uniform)
         done = torch.zeros(len(chosen), dtype=torch.bool, device=chosen.device)
-        return Move(edited(batch, chosen, law.shape[-1] - 1), done, running, len(chosen))
+        return Move(edited(batch, chosen, law.shape[-1] - 1), done, running)
 
 
 def edited(batch: SequenceBatch, chosen: Int[Tensor, "N L"], gone: int) -> SequenceBatch:

@@ -68,7 +68,7 @@ class Insert(Transition):
         chosen = draw_outcome(weights, noise)
         done = chosen == weights.shape[1] - 1
         size = self.insertion.shape[2]
-        return Move(inserted(batch, chosen // size, chosen % size, ~done), done, running, len(chosen))
+        return Move(inserted(batch, chosen // size, chosen % size, ~done), done, running)
 
 
 def inserted(

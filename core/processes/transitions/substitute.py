@@ -78,7 +78,7 @@ class Substitute(Transition):
         rows = candidates.any(1).nonzero()[:, 0]
         done = torch.zeros(count, dtype=torch.bool, device=tokens.device)
         if not len(rows):
-            return Move(batch, done, running, 0)
+            return Move(batch, done, running)
         logits = self.posterior(rows)
         jump, log_posterior = replace(self, posterior=lambda _: logits).law(batch, rows)
         moves = chance[rows] < jump
@@ -87,7 +87,7 @@ class Substitute(Transition):
         after[rows] = torch.where(moves, proposal, tokens[rows])
         if self.recalled:
             batch = _recalling(batch, rows, logits)
-        return Move(replace(batch, tokens=after.reshape(batch.tokens.shape)), done, running, len(rows))
+        return Move(replace(batch, tokens=after.reshape(batch.tokens.shape)), done, running)
 
     def _propose(
         self,

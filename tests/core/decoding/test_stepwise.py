@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
+from core.data.layout import Layout
+from core.data.mask import MaskSpec
 from core.data.noise import Noise
+from core.data.relations import Relations
 from core.data.sequence_batch import SequenceBatch
+from core.decoding._retire import retire
 from core.decoding.stepwise import Stepwise
 from core.guidance.guides.base import Guide, GuideContext, Model
 from core.guidance.objectives.base import Scoreboard
@@ -100,3 +106,19 @@ def test_no_sequences_cost_nothing() -> None:
         run, noise = Run(name), Noise.start(4, torch.arange(0))
         samples = run.sampler().sample(*run.parts(), run.parts()[0].prior(torch.arange(0), noise), noise)
         assert samples.tokens == () and samples.network_calls == samples.network_rows == 0
+
+
+def test_rows_keep_their_positions_prefix_and_edges_when_a_longer_one_leaves() -> None:
+    layout = Layout.padded(torch.tensor([2, 4]), 4, MaskSpec("prefix")).with_prefix(torch.tensor([1, 3]))
+    positions = torch.arange(8).reshape(2, 4, 1) * 10
+    relations = Relations(torch.tensor([[0, 0, 1], [1, 3, 0]]), torch.tensor([0, 1]))
+    layout = replace(layout, positions=positions).with_relations(relations)
+    batch = SequenceBatch(torch.arange(8).reshape(2, 4), layout, weights=torch.rand(2, 4))
+    finished: dict[int, torch.Tensor] = {}
+    noise, rows = Noise.start(0, torch.arange(2)), torch.arange(2)
+    left, _, _, rows = retire(batch, None, noise, rows, torch.tensor([False, True]), finished)
+    assert finished[1].tolist() == [4, 5, 6, 7] and rows.tolist() == [0]
+    assert left.tokens.tolist() == [[0, 1]] and left.weights is not None and left.weights.shape == (1, 2)
+    assert left.layout.positions.flatten().tolist() == [0, 10]
+    assert left.layout.prefix is not None and left.layout.prefix.tolist() == [1]
+    assert left.layout.relations is not None and left.layout.relations.edges.tolist() == [[0, 0, 1]]

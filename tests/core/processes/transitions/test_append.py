@@ -15,7 +15,7 @@ def test_no_sequences_move_nowhere() -> None:
     rules = constraints("length:2..4")
     empty = SequenceBatch(torch.zeros(0, 2, dtype=torch.long), Layout.padded(torch.arange(0), 2))
     move = Append(torch.zeros(0, 4)).draw(empty, Noise.start(0, torch.arange(0)), rules, rules.start(0))
-    assert move.batch.layout.count == move.network_rows == len(move.done) == 0
+    assert move.batch.layout.count == len(move.done) == 0
 
 
 def test_prompts_of_several_lengths_are_all_read() -> None:
