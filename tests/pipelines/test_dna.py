@@ -13,6 +13,7 @@ import pipelines as motif
 from core.data.shards import TokenShards
 from domains.bio.alphabet import reverse_complement
 from domains.bio.tokenizers.dna import Dna
+from pipelines.cli import main
 from pipelines.data_sets import data_sets, named_set, parts_of
 from pipelines.present import read_reference
 
@@ -220,3 +221,18 @@ def test_a_users_dna_is_judged_without_a_model(tmp_path: Path) -> None:
     body = motif.evaluate(**words, objectives=["gc_content"], out=tmp_path / "out")
     assert body["values"]["unique"] == 3 / 4 and body["values"]["valid"] == 1
     assert body["data"]["name"] == "none"
+
+
+def test_a_checkpoint_of_another_task_is_refused(tiny: Path, refused: Callable[..., None]) -> None:
+    words = ("generate", "task=regulatory_dna", f"checkpoint={tiny / 'model'}")
+    where = f"checkpoint {tiny / 'model'}: it is of another task than bio/regulatory_dna"
+    refused(f"{where}: pass domain=bio task=peptide", *words)
+
+
+def test_a_judged_file_cites_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "in.fasta"
+    file.write_text(FASTA, encoding="utf-8")
+    motif.evaluate(domain="bio", task="regulatory_dna", input=file, out=tmp_path / "out")
+    capsys.readouterr()
+    code, cited = main(["cite", str(tmp_path / "out")]), capsys.readouterr().out
+    assert code == 0 and "process" not in cited and "hexamer" in cited

@@ -309,3 +309,8 @@ def test_a_named_set_is_prepared_for_the_while(tiny: Path, tmp_path: Path, monke
     monkeypatch.setattr(MODULE, "_evaluate_model", lambda config, task, loaded, folder: seen.append(folder))
     pipelines.evaluate(checkpoint=tiny / "model", data="peptides", out=tmp_path / "run")
     assert len(seen) == 1 and not seen[0].exists()
+
+
+def test_rules_without_a_file_to_judge_are_refused(tiny: Path, refused: Callable[..., None]) -> None:
+    words = ("evaluate", f"checkpoint={tiny / 'model'}", f"data.path={tiny / 'prepared'}", "constraints=[length:5..9]")
+    refused("objectives and constraints judge the sequences of input=: drop them, or name a file", *words)
