@@ -35,13 +35,17 @@ def guarded(text: str) -> str:
 
 @dataclass(frozen=True)
 class Record:
-    """One object of a user's file. `line` is where it begins, counted from 1; `fields` are kept as written."""
+    """One object of a user's file. `line` is where it begins, counted from 1; `fields` are kept as written.
+
+    source: the object that it is made from, None where the file names none.
+    """
 
     name: str
     value: Any
     fields: Mapping[str, str]
     file: str
     line: int
+    source: Any = None
 
 
 @dataclass(frozen=True)
@@ -95,12 +99,10 @@ class Reader(ABC):
 class MetricContext:
     """What metrics may use beside samples and reference.
 
-    lengths: smallest and largest legal length. constraints: the hard rules asked for. tokenizer: of the
-    task, where the alphabet matters.
+    constraints: the hard rules asked for. tokenizer: of the task, where the alphabet matters.
     """
 
     seed: int = 0
-    lengths: tuple[int, int] | None = None
     constraints: Sequence[Constraint] = field(default=())
     tokenizer: Tokenizer[Any] | None = None
 

@@ -95,7 +95,8 @@ def cite(run: str | Path) -> str:
 
 def data(name: str | None = None) -> Any:
     """The named data sets; with `name`, the path of that one, checked by its hash."""
-    from pipelines.data_sets import data_get, data_sets
+    from domains.data_sets import data_sets
+    from pipelines.data_sets import data_get
 
     return data_sets() if name is None else data_get(name)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,12 @@ from core.backbones.mixers import registry as mixers
 from core.decoding import registry as samplers
 from core.errors import UserError
 from core.guidance.guides import registry as guides
-from core.guidance.items import parse_item
 from core.processes import registry as processes
 from core.processes.schedules import registry as schedules
 from core.processes.transitions import registry as transitions
 from core.registry import Paper, Registry
 from domains.tasks import DOMAINS, Task, default_task
+from pipelines.citations import used
 from pipelines.compose import config_folder, configurations
 from pipelines.run import read_run
 
@@ -54,13 +54,27 @@ def _described(paper: Paper) -> dict[str, str]:
 def bibliography(run: Path) -> str:
     """The papers of every member that a run used, as BibTeX, each paper once."""
     uses: dict[str, tuple[Paper, list[str]]] = {}
-    for role, name, paper in _used(read_run(run)):
+    config = read_run(run)
+    for role, name, paper in used(config["verb"], config, _model_of(config)):
         own = f"arxiv_{paper.arxiv}" if paper.arxiv else f"motif_{name}"
         key = re.sub(r"[^a-zA-Z0-9]+", "_", own if paper.key == "ours" else paper.key)
         note = f"{role} {name}" + (f", with deviations: {paper.deviations}" if paper.deviations else "")
         notes = uses.setdefault(key, (paper, []))[1]
         notes += [note] if note not in notes else []
     return "\n\n".join(_entry(key, paper, notes) for key, (paper, notes) in uses.items())
+
+
+def _model_of(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The configuration of the model that a run made or used; None where a file was read or judged without one."""
+    verb = config["verb"]
+    if verb == "prepare" or (verb == "evaluate" and config["input"]):
+        return None
+    if verb in ("train", "finetune"):
+        return config
+    from core.training.checkpoint import read_config
+    from pipelines.load import references
+
+    return read_config(Path(config["checkpoint"] or Task.of(config).pretrained_folder), *references(config))
 
 
 def _entry(key: str, paper: Paper, notes: Sequence[str]) -> str:
@@ -73,40 +87,6 @@ def _entry(key: str, paper: Paper, notes: Sequence[str]) -> str:
 
 def _escaped(text: str) -> str:
     return re.sub(r"([&%$#_{}])", r"\\\1", text)
-
-
-def _used(config: Mapping[str, Any]) -> Iterator[tuple[str, str, Paper]]:
-    """Role, key and paper of every member that a run of this configuration used."""
-    verb, task = config["verb"], Task.of(config)
-    model = config if verb in ("train", "finetune") else None
-    # A file is judged without any model.
-    drew = verb == "generate" or (verb == "evaluate" and not config["input"])
-    if drew:
-        from core.training.checkpoint import read_config
-        from pipelines.load import references
-
-        model = read_config(Path(config["checkpoint"] or task.pretrained_folder), *references(config))
-    found = [(task.package("tokenizers").registry, task.tokenizer["name"])]
-    if model is not None:
-        found.append((processes, model["process"]["name"]))
-        found += [(schedules, model["process"]["schedule"]["name"])] if "schedule" in model["process"] else []
-        found += [(mixers, layer["name"]) for layer in model["model"]["pattern"]]
-        found += [(fusions, model["model"]["fusion"]["name"])] if model["model"].get("fusion") else []
-        if drew and config["n"]:
-            from pipelines.generate import sampler_name
-
-            found.append((samplers, sampler_name(config, processes.get(model["process"]["name"]))))
-            found += [(guides, config["guide"]["name"])] if config.get("guide") else []
-    for key, registry in (("objectives", task.objectives), ("constraints", task.constraints)):
-        found += [(registry, parse_item(item).name) for item in config.get(key) or []]
-    if verb in ("generate", "evaluate"):
-        found += [(task.package("metrics").registry, name) for name in task.metrics]
-    for registry, name in found:
-        yield registry.name, name, registry.get(name).paper
-    if verb == "finetune" and config["adapt"]["name"] == "lora":
-        from core.training.lora import LowRank
-
-        yield "adapt", "lora", LowRank.paper
 
 
 def repetition(run: Path, out: str | None) -> tuple[str, dict[str, Any]]:

@@ -137,7 +137,8 @@ def _cite(rest: list[str]) -> int:
 
 
 def _data(rest: list[str]) -> int:
-    from pipelines.data_sets import data_get, data_sets
+    from domains.data_sets import data_sets
+    from pipelines.data_sets import data_get
 
     parser = _Parser("motif data")
     commands = parser.add_subparsers(dest="command", required=True)

@@ -29,7 +29,8 @@ _SEEDS = range(1 << 32)
 
 # Values of these keys are the user's text: Hydra must not read them as its own grammar.
 TEXT_KEYS = frozenset(
-    "question input checkpoint condition db data.path out mask objectives constraints columns reader template".split()
+    "question input checkpoint condition db data.path out mask objectives constraints columns reader source "
+    "template".split()
 )
 LIST_KEYS = frozenset({"objectives", "constraints"})
 # Groups whose member may come from a file or an installed package, which has no YAML here.
@@ -43,14 +44,22 @@ class _Words:
     plain: list[str]
     texts: dict[str, str]
     plugins: dict[str, str]
-    domain: str
-    task: str
+    domain: str | None
+    task: str | None
+
+    @property
+    def task_words(self) -> list[str]:
+        """The task, where the words name one; else an experiment may, or the verb's default stands."""
+        if self.domain is None and self.task is None:
+            return []
+        domain = self.domain or "bio"
+        return [f"task={domain}/{self.task or _default_task(domain)}"]
 
     def for_hydra(self, verb: str, job: Sequence[str]) -> list[str]:
         """The overrides of one job; a member of the user's own takes no option of the default one."""
         groups = tuple(f"{group}." for group in self.plugins)
         removed = ["~process"] if verb == "train" and "process" in self.plugins else []
-        return [f"task={self.domain}/{self.task}", *removed, *(f"+{w}" if w.startswith(groups) else w for w in job)]
+        return [*self.task_words, *removed, *(f"+{w}" if w.startswith(groups) else w for w in job)]
 
 
 def configurations(verb: str, words: Sequence[str], multirun: bool = False) -> list[dict[str, Any]]:
@@ -78,7 +87,7 @@ def _configuration(verb: str, job: Sequence[str], asked: _Words) -> dict[str, An
     config = _compose(verb, asked.for_hydra(verb, job))
     if type(config["seed"]) is not int or config["seed"] not in _SEEDS:
         raise UserError(f"seed={config['seed']}: a whole number from 0 to {_SEEDS[-1]} is needed")
-    config["domain"] = asked.domain
+    config["domain"] = asked.domain or config["domain"]
     for key, value in asked.texts.items():
         _assign(config, key, value)
     for group, name in asked.plugins.items():
@@ -183,7 +192,7 @@ def _sort(verb: str, words: Sequence[str]) -> _Words:
     plain: list[str] = []
     texts: dict[str, str] = {}
     plugins: dict[str, str] = {}
-    domain, task = "bio", None
+    domain, task = None, None
     for word in words:
         key, mark, value = word.partition("=")
         if not mark:
@@ -200,7 +209,7 @@ def _sort(verb: str, words: Sequence[str]) -> _Words:
             plugins[key] = value
         else:
             plain.append(word)
-    return _Words(plain, texts, plugins, domain, task or _default_task(domain))
+    return _Words(plain, texts, plugins, domain, task)
 
 
 def _is_foreign(verb: str, group: str, value: str) -> bool:
@@ -271,8 +280,8 @@ def _first_line(error: Exception) -> str:
 def _command(verb: str, job: Sequence[str], asked: _Words, out: str) -> str:
     """The command that gives one job of a sweep again, alone."""
     quoted = {**asked.plugins, **asked.texts, "out": out}
-    words = [f"domain={asked.domain}", f"task={asked.task}", *job]
-    return _joined(verb, [*words, *(f"{key}={value}" for key, value in quoted.items())])
+    words = [f"{key}={value}" for key, value in {"domain": asked.domain, "task": asked.task}.items() if value]
+    return _joined(verb, [*words, *job, *(f"{key}={value}" for key, value in quoted.items())])
 
 
 def _joined(verb: str, words: Sequence[str]) -> str:

@@ -1,19 +1,14 @@
-"""`motif data`: the named sets, where they lie and what they must hash to."""
+"""`motif data get`, and the files that a named set stands for."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from core.errors import UserError
-from core.registry import did_you_mean
-from pipelines.compose import config_folder
-from pipelines.run import file_hash
+from domains.data_sets import located, named_set
 
 
 @dataclass(frozen=True)
@@ -30,31 +25,6 @@ class Part:
     columns: Mapping[str, str] | None = None
     label: str | None = None
     origin: tuple[str, str] | None = None
-
-
-def data_folder() -> Path:
-    """`$MOTIF_DATA`, else `~/.cache/motif`."""
-    return Path(os.environ.get("MOTIF_DATA") or Path.home() / ".cache" / "motif")
-
-
-def data_sets() -> list[dict[str, Any]]:
-    """The named sets, and whether each is present."""
-    files = sorted((config_folder() / "data").glob("*.yaml"))
-    bodies = {file.stem: yaml.safe_load(file.read_text(encoding="utf-8")) for file in files}
-
-    def present(body: Mapping[str, Any]) -> bool:
-        held = [bodies[name] for name in body.get("classes", {}).values()] or [body]
-        return all((data_folder() / one["path"]).is_file() for one in held)
-
-    return [{**body, "present": present(body)} for body in bodies.values()]
-
-
-def named_set(name: str) -> dict[str, Any]:
-    """The entry of a named set; `UserError` names the nearest."""
-    file = config_folder() / "data" / f"{name}.yaml"
-    if not file.is_file():
-        raise UserError(f"unknown data set {name!r}{did_you_mean(name, tuple(e['name'] for e in data_sets()))}")
-    return yaml.safe_load(file.read_text(encoding="utf-8"))
 
 
 def data_get(name: str) -> Path:
@@ -75,16 +45,3 @@ def parts_of(data: Mapping[str, Any]) -> list[Part]:
         Part(located(entry), entry["reader"], entry.get("columns"), label, (entry["upstream"], entry["licence"]))
         for label, entry in entries.items()
     ]
-
-
-def located(data: Mapping[str, Any]) -> Path:
-    """The file of a named set, checked by its hash."""
-    file = data_folder() / data["path"]
-    if not file.is_file():
-        raise UserError(
-            f"data set {data['name']}: {file} is missing; set MOTIF_DATA to the folder that holds {data['path']}, or "
-            f"make the file from {data['upstream']} ({data['licence']}), sha256 {data['sha256']}"
-        )
-    if file_hash(file) != data["sha256"]:
-        raise UserError(f"data set {data['name']}: {file} does not match its sha256, fetch it again")
-    return file

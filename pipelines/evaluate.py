@@ -7,6 +7,7 @@ import math
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tqdm import tqdm
 
 from core.data.batch_loader import BatchLoader
 from core.data.noise import Noise
+from core.data.sequence_batch import SOURCE
 from core.data.shards import TokenShards
 from core.errors import UserError
 from core.evaluation.bootstrap import bootstrap_ratio
@@ -31,6 +33,7 @@ from pipelines.compose import refuse_small
 from pipelines.generate import Drawing
 from pipelines.load import Loaded, configured
 from pipelines.page import Page
+from pipelines.pairs import require_sources
 from pipelines.present import NO_REFERENCE, Outcome, Reference, measure, model_of, present, read_reference
 from pipelines.reading import read_records, write_skipped
 from pipelines.run import Run
@@ -59,8 +62,9 @@ def _evaluate_file(config: Mapping[str, Any], task: Task) -> dict[str, Any]:
     reading = read_records(task, Path(config["input"]), config["reader"], config)
     values = [record.value for record in reading.records]
     tokenizer = task.make_tokenizer()
-    board = Scoreboard(targets(config["objectives"], task.objectives, tokenizer))
-    bound = [rule.bind(tokenizer) for rule in rules(config["constraints"], task.constraints, tokenizer)]
+    board = Scoreboard(targets(config["objectives"], task.objectives, tokenizer), tokenizer.canonical)
+    asked = rules([*task.rules, *config["constraints"]], task.constraints, tokenizer)
+    bound = [rule.bind(tokenizer) for rule in asked]
     beside = config["checkpoint"] or (task.pretrained and task.pretrained_folder)
     reference = read_reference(Path(beside)) if beside else NO_REFERENCE
     run = Run("evaluate", config)
@@ -91,9 +95,12 @@ def _prepared(config: Mapping[str, Any]) -> Iterator[Path]:
 def _evaluate_model(config: Mapping[str, Any], task: Task, loaded: Loaded, folder: Path) -> dict[str, Any]:
     shards = TokenShards.open(folder, loaded.tokenizer.sha256(task.tokenizer["name"]))
     shards.require("train", "valid", "test")
+    if SOURCE not in loaded.model.reads:
+        shards = replace(shards, sources=None)
+    require_sources(loaded.model, shards, loaded.tokenizer, folder)
     test = shards.split("test")
     loaded.model.process.refuse_long(torch.as_tensor(test.lengths))
-    given = _condition_of(loaded, test)
+    given = test.condition(loaded.conditions)
     run = Run("evaluate", config)
     calls: list[None] = []
     counter = loaded.model.network.register_forward_hook(lambda *_: calls.append(None))
@@ -113,6 +120,8 @@ def _evaluate_model(config: Mapping[str, Any], task: Task, loaded: Loaded, folde
     if alone is not None:
         values["given"] = ", ".join(column.name for column in shards.columns)
         values["nll_unconditional"] = float(alone.nll.sum() / alone.tokens.sum())
+    if test.sources is not None:
+        values["sources"] = int((test.sources.lengths > 0).sum())
     outcome = _drawn(config, task, loaded, run, shards, given) if config["n"] else None
     if outcome is not None:
         measured = measure(outcome, config["seed"])
@@ -137,13 +146,6 @@ def _evaluate_model(config: Mapping[str, Any], task: Task, loaded: Loaded, folde
     return body
 
 
-def _condition_of(loaded: Loaded, shards: TokenShards) -> Float[Tensor, "N C"] | None:
-    """What a conditional model is told of each sequence; None where it takes nothing or the data have nothing."""
-    if loaded.conditions is None or not shards.columns:
-        return None
-    return loaded.conditions.encode(loaded.conditions.matching(shards.columns, shards.conditions))
-
-
 def _drawn(
     config: Mapping[str, Any],
     task: Task,
@@ -152,9 +154,12 @@ def _drawn(
     shards: TokenShards,
     given: Float[Tensor, "N C"] | None,
 ) -> Outcome:
-    """Samples of the model under the conditions of the test split, to be measured against the data's own splits."""
+    """Samples under the conditions and from the sources of the test split, beside the data's own splits."""
     free = ConstraintSet([], loaded.tokenizer, range(1, loaded.model.process.limit + 1))
-    drawing = Drawing({**config, "best_of": 1}, loaded.model, loaded.tokenizer, free, given)
+    test, n = shards.split("test").sources, config["n"]
+    sources = () if test is None else [test[row % len(test)].tolist() for row in range(n)]
+    each = {**config, "best_of": 1, "n": 1 if sources else n}
+    drawing = Drawing(each, loaded.model, loaded.tokenizer, free, given, sources=sources)
     values = drawing.all(run)
     splits = [[loaded.tokenizer.decode(row.tolist()) for row in shards.split(name)] for name in ("train", "test")]
     reference = Reference(_name_of(shards.folder), shards.sha256, *splits)

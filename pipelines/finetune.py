@@ -30,6 +30,7 @@ from pipelines.compose import refuse_small
 from pipelines.data_sets import Part
 from pipelines.evaluate import likelihood_of
 from pipelines.load import Loaded, configured
+from pipelines.pairs import refuse_unread_sources, require_sources
 from pipelines.prepare import gather
 from pipelines.present import model_of, read_reference
 from pipelines.reading import read_parts
@@ -138,6 +139,9 @@ def _opened(config: Mapping[str, Any], settings: Mapping[str, Any], parent: Load
     data = ShardDataModule(prepared, settings["batch_tokens"], fill=fill, seed=config["seed"], tokenizer_sha256=digest)
     data.shards.require("train", "valid", "test")
     parent.model.process.refuse_long(torch.as_tensor(data.shards.lengths))
+    named_by = Path(config["input"] or prepared)
+    refuse_unread_sources(parent.model, data.shards, named_by)
+    require_sources(parent.model, data.shards, parent.tokenizer, named_by)
     if data.shards.columns:
         if parent.conditions is None:
             names = ", ".join(column.name for column in data.shards.columns)
@@ -153,7 +157,8 @@ def _adapted(
     """The best weights by validation NLL, adapters merged, and that NLL."""
     lightning.seed_everything(config["seed"], verbose=False)
     model = copy.deepcopy(parent.model).cpu()
-    model.process.fit(torch.as_tensor(data.shards.split("train").lengths))
+    learnt = data.shards.split("train")
+    model.process.fit(torch.as_tensor(learnt.lengths), learnt.condition(data.conditions))
     adapt = config["adapt"]
     if adapt["name"] == "lora":
         add_adapters(model, adapt["rank"], adapt["alpha"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from core.data.noise import Noise
-from core.data.sequence_batch import SequenceBatch
+from core.data.sequence_batch import SOURCE, Memory, SequenceBatch
 from core.decoding import registry as samplers
 from core.decoding.base import Samples
 from core.errors import UserError, as_user_error
@@ -28,11 +28,14 @@ from core.guidance.items import rules, split_list, targets
 from core.guidance.objectives.base import Scoreboard
 from core.guidance.pareto import best_of
 from core.processes.base import Process
+from core.processes.mixture_flow import MixtureFlow
 from core.tokenizers.base import Tokenizer
 from core.training.model import GenerativeModel
+from domains.base import shown
 from domains.tasks import Task
 from pipelines.compose import refuse_small
 from pipelines.load import Loaded, configured
+from pipelines.pairs import sources_asked
 from pipelines.present import Outcome, present, read_reference
 from pipelines.run import DRAWN, Run
 from pipelines.template import start_from
@@ -52,21 +55,27 @@ def generate(config: Mapping[str, Any], loaded: Loaded | None = None) -> Generat
     """Load, draw, check, score, select, report."""
     task = Task.of(config)
     loaded = loaded or configured(config, task)
-    board = Scoreboard(targets(config["objectives"], task.objectives, loaded.tokenizer))
-    asked = rules(config["constraints"], task.constraints, loaded.tokenizer)
+    board = Scoreboard(targets(config["objectives"], task.objectives, loaded.tokenizer), loaded.tokenizer.canonical)
+    asked = rules([*task.rules, *config["constraints"]], task.constraints, loaded.tokenizer)
     refuse_small(config, {"n": 1, "best_of": 1, "batch_size": 1})
     if config["best_of"] > 1 and not board.targets:
         raise UserError("best_of needs objectives to choose by")
     constraints = ConstraintSet(asked, loaded.tokenizer, range(1, loaded.model.process.limit + 1))
     condition, outside = asked_condition(config["condition"], loaded)
-    drawn = Drawing(config, loaded.model, loaded.tokenizer, constraints, condition, board)
+    sources, reading = sources_asked(config, loaded)
+    encoded = [loaded.tokenizer.encode(source) for source in sources]
+    drawn = Drawing(config, loaded.model, loaded.tokenizer, constraints, condition, board, encoded)
     reference, bound = read_reference(loaded.folder, asked_class(condition, loaded)), constraints.constraints
     run = Run("generate", config)
     values = drawn.all(run)
     scores = board.score(values)
     kept = _select(config, board, scores)
     names = [f"s{i}" for i in range(len(values))]
-    outcome = Outcome(task, loaded, reference, bound, board, names, values, kept, drawn.network_calls, outside=outside)
+    outcome = Outcome(
+        *(task, loaded, reference, bound, board, names, values, kept, drawn.network_calls, reading),
+        outside=outside,
+        sources=[source for source in sources for _ in range(drawn.each)],
+    )
     metrics = present(run, outcome)
     return Generation(tuple(outcome.samples), scores[kept], metrics, run.finish())
 
@@ -98,9 +107,15 @@ def asked_class(condition: Float[Tensor, "1 C"] | None, loaded: Loaded) -> str |
 
 
 def _select(config: Mapping[str, Any], board: Scoreboard, scores: NDArray[np.float64]) -> list[int]:
+    """The best of all, or of those that share a source."""
     if config["best_of"] == 1:
         return list(range(len(scores)))
-    return sorted(int(i) for i in best_of(board.utility(scores), config["n"]))
+    utility, each = board.utility(scores), config["n"] * config["best_of"]
+    return [
+        first + place
+        for first in range(0, len(scores), each)
+        for place in sorted(int(i) for i in best_of(utility[first : first + each], config["n"]))
+    ]
 
 
 def _finished_batches(file: Path) -> list[dict[str, Any]]:
@@ -117,7 +132,8 @@ def _finished_batches(file: Path) -> list[dict[str, Any]]:
 class Drawing:
     """Draws all batches of a run, keeping each in the run's folder so that a stop loses one at most.
 
-    condition: rows that the sequences take in turn. board: the objectives that guides may ask.
+    condition: rows that the sequences take in turn. board: the objectives that guides may ask. sources:
+    ids of what the sequences are made from; each serves as many as are asked for, one after the other.
     """
 
     def __init__(
@@ -128,8 +144,11 @@ class Drawing:
         constraints: ConstraintSet,
         condition: Float[Tensor, "R C"] | None = None,
         board: Scoreboard | None = None,
+        sources: Sequence[Sequence[int]] = (),
     ) -> None:
         self.config, self.model, self.tokenizer, self.constraints = config, model, tokenizer, constraints
+        self.sources, self.each = sources, config["n"] * config["best_of"]
+        self._refuse_lengths()
         self.condition = None if condition is None else condition.to(model.device)
         self.network_calls = 0
         settings = {key: value for key, value in (config.get("sampler") or {}).items() if key != "name"}
@@ -145,9 +164,19 @@ class Drawing:
         # Before anything is written: the list may be too short.
         self.found = self._searched(name) if self.sampler.searches else None
 
+    def _refuse_lengths(self) -> None:
+        """`UserError` for a source of a length that no sequence may have, where a sequence keeps it."""
+        allowed = self.constraints.feasible_lengths
+        for ids in self.sources if self.model.process.pairs else ():
+            if len(ids) not in allowed:
+                raise UserError(
+                    f"source {shown(str(self.tokenizer.decode(ids)))}: what is made from it has its {len(ids)} tokens, "
+                    f"and the model's limit of {self.model.process.limit} or a constraint rules that length out"
+                )
+
     def all(self, run: Run) -> list[Any]:
         """Every sequence, decoded, by its number."""
-        total = self.config["n"] * self.config["best_of"]
+        total = self.each * max(1, len(self.sources))
         file = run.folder / DRAWN
         done = _finished_batches(file)
         self.network_calls = sum(batch["network_calls"] for batch in done)
@@ -171,28 +200,44 @@ class Drawing:
             yield [row.tolist() for row in samples.tokens], samples.network_calls
 
     def _searched(self, sampler: str) -> tuple[list[list[int]], int]:
-        """The best of what a search lists for one start, and its calls of the network."""
-        total = self.config["n"] * self.config["best_of"]
-        samples = self._sampled(torch.zeros(1, dtype=torch.long, device=self.model.device))
-        found = [hypothesis.tokens.tolist() for hypothesis in samples.ranked[0][:total]]
-        if len(found) < total:
-            raise UserError(
-                f"sampler={sampler} finds {len(found)} sequences, {total} are asked for: "
-                f"pass sampler.width={total} or more, or n={len(found)}"
-            )
-        return found, samples.network_calls
+        """The best of what a search lists for each start, and its calls of the network."""
+        found: list[list[int]] = []
+        calls, starts = 0, torch.arange(max(1, len(self.sources)), device=self.model.device) * self.each
+        for ids in starts.split(self.config["batch_size"]):
+            samples = self._sampled(ids)
+            calls += samples.network_calls
+            for ranked in samples.ranked:
+                if len(ranked) < self.each:
+                    raise UserError(
+                        f"sampler={sampler} finds {len(ranked)} sequences, {self.each} are asked for: "
+                        f"pass sampler.width={self.each} or more, or n={len(ranked)}"
+                    )
+                found += [hypothesis.tokens.tolist() for hypothesis in ranked[: self.each]]
+        return found, calls
 
     def _sampled(self, ids: Int[Tensor, " N"]) -> Samples:
         noise = Noise.start(self.config["seed"], ids)
         with torch.no_grad():
-            if self.begin is None:
-                lengths = self.model.process.lengths(noise, self.constraints.feasible_lengths)
+            condition = None if self.condition is None else self.condition[ids % len(self.condition)]
+            source = self._source(ids) if self.sources else None
+            if source is not None and self.model.process.pairs:
+                assert isinstance(self.model.process, MixtureFlow)
+                begin = self.model.process.begin(source.batch.select(source.owner))
+            elif self.begin is None:
+                lengths = self.model.process.lengths(noise, self.constraints.feasible_lengths, condition)
                 begin = self.model.process.prior(lengths, noise)
             else:
                 begin = self.begin.select(torch.zeros_like(ids))
-            if self.condition is not None:
-                begin = replace(begin, condition=self.condition[ids % len(self.condition)])
+            memories = {} if source is None else {SOURCE: source}
+            begin = self.model.network.encoded(replace(begin, condition=condition, memories=memories))
             return self.sampler.sample(self.model.process, self.model.network, begin, noise, self.constraints)
+
+    def _source(self, ids: Int[Tensor, " N"]) -> Memory:
+        """The sources of some sequences, each once."""
+        numbers, owner = torch.unique(ids // self.each, return_inverse=True)
+        rows = [torch.tensor(self.sources[number], dtype=torch.long) for number in numbers.tolist()]
+        batch = SequenceBatch.padded(rows, self.tokenizer.vocabulary.pad).to(self.model.device)
+        return Memory(batch, torch.where(batch.layout.lengths[owner] > 0, owner, -1))
 
 
 def guidance(

@@ -14,15 +14,14 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
-from core.backbones.mixers import registry as mixers
 from core.evaluation.report import Report
 from core.evaluation.report.plots import bar, histogram, scatter_matrix
 from core.guidance.constraints.base import Constraint, Violation
 from core.guidance.objectives.base import Target
 from core.guidance.pareto import fronts
-from core.registry import Paper
 from domains.base import ReadReport
 from domains.tasks import Task
+from pipelines.citations import used
 from pipelines.load import Loaded
 from pipelines.run import DRAWN, Run, file_hash
 from pipelines.summary import statements
@@ -40,12 +39,6 @@ class Page:
 
     def __init__(self, run: Run, body: Mapping[str, Any], task: Task, loaded: Loaded | None) -> None:
         self.run, self.body, self.task, self.loaded = run, body, task, loaded
-        self.papers: dict[str, Paper] = {}
-        if loaded is not None:
-            self.papers[loaded.config["process"]["name"]] = loaded.model.process.paper
-            self.papers |= {
-                layer["name"]: mixers.get(layer["name"]).paper for layer in loaded.config["model"]["pattern"]
-            }
         parts = [body["model"]["name"] or "no model", f"seed {body['seed']}"]
         self.report = Report(f"{task.domain} / {task.name}: {body['verb']}", ", ".join(parts))
 
@@ -126,7 +119,6 @@ class Page:
         """Where samples lie in each objective and in each pair of them."""
         if not targets:
             return
-        self.papers |= {target.name: target.objective.paper for target in targets}
         labels = [f"{target.name} ({target.objective.unit})" for target in targets]
         self.report.section("Objectives")
         rows = []
@@ -179,7 +171,6 @@ class Page:
         if not rules:
             self.report.text("None were asked for.")
             return
-        self.papers |= {rule.name: rule.paper for rule in rules}
         checked = self.body["constraints"]["checked"]
         rows = [[rule.name, checked, sum(found.constraint == rule.name for found in broken)] for rule in rules]
         drawn = (
@@ -200,7 +191,6 @@ class Page:
             caption=f"{len(samples)} samples and, as the floor, draws of {size} {_REAL}, both against the training "
             "sequences. The floor obeys no constraints and seeks no objectives.",
         )
-        self.papers |= {key: registry.get(key).paper for key in self.task.metrics}
         meaning = [[key, _described(registry.get(key))] for key in self.task.metrics]
         self.report.table(["metric", "what it is"], meaning, sortable=False)
         for picture, caption in self.task.package("render").pictures(samples, real, self.task.make_tokenizer()):
@@ -238,8 +228,12 @@ class Page:
             self.report.section("Checkpoint card")
             self._card(self.loaded.folder)
         self.report.section("How to cite")
-        rows = [[name, paper.title, paper.arxiv, paper.deviations or None] for name, paper in self.papers.items()]
-        self.report.table(["member", "paper or source", "arXiv", "where ours differs"], rows, sortable=False)
+        model = None if self.loaded is None else self.loaded.config
+        rows = [
+            [role, name, paper.title, paper.arxiv, paper.deviations or None]
+            for role, name, paper in used(self.run.verb, config, model)
+        ]
+        self.report.table(["role", "member", "paper or source", "arXiv", "where ours differs"], rows, sortable=False)
         self.report.text(f"As BibTeX: {shlex.join(['motif', 'cite', str(config['out'])])}")
         self.report.section("Files")
         files = sorted(path.name for path in self.run.folder.iterdir() if path.name != DRAWN)

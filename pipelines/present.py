@@ -48,7 +48,7 @@ class Outcome:
 
     values: every one, with `names`; kept: indices of those that are given out; loaded: None where no
     model took part; reading: what the reader of a user's file says; outside: what was asked beyond
-    the range of training.
+    the range of training; sources: what each of `values` is made from, none where it is from nothing.
     """
 
     task: Task
@@ -62,6 +62,7 @@ class Outcome:
     network_calls: int = 0
     reading: ReadReport | None = None
     outside: Sequence[str] = ()
+    sources: Sequence[Any] = ()
 
     @cached_property
     def scores(self) -> Float[np.ndarray, "N M"]:
@@ -100,6 +101,7 @@ def present(run: Run, outcome: Outcome) -> dict[str, Any]:
         baselines={"real_test_sequences": measured.floor} if measured.floor else {},
         constraints={"checked": len(outcome.values), "violated": len({found.index for found in broken})},
         objective_calls=outcome.board.calls,
+        objective_evaluations=outcome.board.evaluations,
         network_calls=outcome.network_calls,
     )
     table = sample_table(outcome, None if outcome.loaded is None else run.config["seed"])
@@ -168,6 +170,7 @@ def measure(outcome: Outcome, seed: int) -> Measured:
     longest = None if outcome.loaded is None else outcome.loaded.model.process.limit
     at_limit = sum(len(tokenizer.encode(sample)) == longest for sample in samples)
     counts |= {"at_limit": at_limit} if at_limit else {}
+    counts |= {"sources": len(set(outcome.sources))} if outcome.sources else {}
     floor = real_floor(lambda part: numbers(part, board, ()), outcome.reference.test, len(samples), seed)
     return Measured(counts | numbers(samples, outcome.board, outcome.rules), floor, bounds, real_scores)
 
@@ -201,6 +204,8 @@ def sample_table(outcome: Outcome, seed: int | None) -> dict[str, list[Any]]:
     """One row a sample: scores, whether in range, rules obeyed, nearest training sequence, seed of the draw."""
     samples, scores = outcome.samples, outcome.scores[list(outcome.kept)]
     table: dict[str, list[Any]] = {"id": [outcome.names[i] for i in outcome.kept], "sequence": samples}
+    if outcome.sources:
+        table["source"] = [outcome.sources[i] for i in outcome.kept]
     for column, target in enumerate(outcome.board.targets):
         table[target.name] = scores[:, column].tolist()
         table[f"{target.name} in range"] = (~np.isnan(scores[:, column])).tolist()

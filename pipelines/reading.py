@@ -15,6 +15,7 @@ from jaxtyping import Float
 from core.data.conditions import Column
 from core.errors import UserError
 from core.registry import is_file_reference
+from core.tokenizers.base import Tokenizer
 from domains.base import ReadReport, Record, Skipped, guarded, named, shown
 from domains.tasks import Task
 from pipelines.data_sets import Part
@@ -22,12 +23,14 @@ from pipelines.data_sets import Part
 # Targets of `columns=` that condition a model.
 _CONDITIONS = ("class", "scalar")
 _LABEL = 200
+# The target of the column that each sequence is made from.
+_SOURCE = "source"
 
 
 def read_parts(task: Task, parts: Sequence[Part], config: Mapping[str, Any]) -> ReadReport:
     """The records of several files as one set; a part's label becomes the field `class` of its records.
 
-    A sequence that an earlier part holds already is skipped.
+    A sequence that an earlier part holds already, from the same source, is skipped.
     """
     records: list[Record] = []
     skipped: list[Skipped] = []
@@ -38,7 +41,7 @@ def read_parts(task: Task, parts: Sequence[Part], config: Mapping[str, Any]) -> 
         skipped += report.skipped
         told += report.statements if len(parts) == 1 else [f"{part.file.name}: {line}" for line in report.statements]
         for record in report.records:
-            earlier = first.get(record.value)
+            earlier = first.get((record.value, record.source))
             if earlier is not None:
                 reason = f"duplicate: the same sequence as record {shown(earlier.name)} of {named(earlier.file)}"
                 skipped.append(Skipped(record.file, record.name, None, reason))
@@ -46,7 +49,8 @@ def read_parts(task: Task, parts: Sequence[Part], config: Mapping[str, Any]) -> 
                 records.append(record)
             else:
                 records.append(replace(record, fields={**record.fields, "class": part.label}))
-        first |= {record.value: record for record in report.records if record.value not in first}
+        for record in report.records:
+            first.setdefault((record.value, record.source), record)
     return ReadReport(tuple(records), tuple(skipped), tuple(told))
 
 
@@ -73,7 +77,12 @@ def read_records(
 
 def columns_of(text: str) -> dict[str, str]:
     """`target:header` pairs of a `columns=` value; the column of a condition keeps its header as its name."""
-    return {header if target in _CONDITIONS else target: header for target, header in _pairs(text)}
+    found = {header if target in _CONDITIONS else target: header for target, header in _pairs(text)}
+    headers = [*found.values()]
+    double = next((header for header in headers if headers.count(header) > 1), None)
+    if double is not None:
+        raise UserError(f"columns={text}: column {shown(double)} stands twice: a column holds one thing")
+    return found
 
 
 def _pairs(text: str) -> list[tuple[str, str]]:
@@ -81,6 +90,19 @@ def _pairs(text: str) -> list[tuple[str, str]]:
     if not all(mark for _, mark, _ in pairs):
         raise UserError(f"columns={text}: write target:header pairs, as in sequence:pep_seq")
     return [(target.strip(), header.strip()) for target, _, header in pairs]
+
+
+def sources_of(config: Mapping[str, Any], records: Sequence[Record], tokenizer: Tokenizer[Any]) -> list[list[int]]:
+    """The ids of each record's source, none where it has none; empty where no record has one.
+
+    `UserError` where `columns=` names a column of sources and none is there.
+    """
+    if any(record.source is not None for record in records):
+        return [[] if record.source is None else tokenizer.encode(record.source) for record in records]
+    header = next((header for target, header in _pairs(config["columns"] or "") if target == _SOURCE), None)
+    if header is not None:
+        raise UserError(f"columns=source:{header}: no record has a source there")
+    return []
 
 
 def conditions_of(

@@ -74,6 +74,7 @@ class Run:
             "baselines": fields.get("baselines", {}),
             "constraints": fields.get("constraints", {"checked": 0, "violated": 0}),
             "objective_calls": fields.get("objective_calls", 0),
+            "objective_evaluations": fields.get("objective_evaluations", {}),
             "network_calls": fields.get("network_calls", 0),
             "seconds": self.seconds,
             "versions": _versions(),

@@ -11,11 +11,11 @@ import yaml
 
 
 def lines(out: Path) -> list[str]:
-    """The sentences of a finished run and its n-gram baselines, read from its folder."""
+    """The sentences of a finished run, its n-gram baselines and what was measured, read from its folder."""
     config = yaml.safe_load((out / "config.yaml").read_text(encoding="utf-8"))
     body = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     grams = [f"{name}: {_per_token(floor)}" for name, floor in body["baselines"].items() if "perplexity" in floor]
-    return [*grams, *statements(config, body)]
+    return [*grams, *statements(config, body), *(_measured(body) if body["verb"] == "evaluate" else [])]
 
 
 def statements(config: Mapping[str, Any], body: Mapping[str, Any]) -> list[str]:
@@ -33,12 +33,29 @@ def statements(config: Mapping[str, Any], body: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def _measured(body: Mapping[str, Any]) -> list[str]:
+    """Each metric of the sequences, beside that of as many real ones where there are some."""
+    values, floor = body["values"], body["baselines"].get("real_test_sequences", {})
+    if "sequences" not in values:
+        return []
+    # A file that is judged without real sequences has no likelihood either: what is no count is measured.
+    names = list(floor) or [name for name, value in values.items() if not isinstance(value, int)]
+    beside = {name: f" (real test sequences {_number(floor[name])})" for name in floor}
+    return [f"{name}: {_number(values[name])}{beside.get(name, '')}" for name in names]
+
+
+def _number(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:.4g}"
+
+
 def _likelihood(body: Mapping[str, Any]) -> list[str]:
     values = body["values"]
     found = [
         f"test split: {values['test_sequences']} sequences, {values['tokens']} tokens, end tokens and lengths included",
         f"{body['model']['name']}: {values['likelihood']} {_per_token(values)}",
     ]
+    if "sources" in values:
+        found.append(f"{values['sources']} sequences are judged given their source, which the n-grams do not see")
     if "given" in values:
         found.append(
             f"given {values['given']}; without it {values['nll_unconditional']:.4f} nats per token, "
@@ -80,14 +97,15 @@ def _sequences(config: Mapping[str, Any], body: Mapping[str, Any]) -> list[str]:
     values, checked, violated = body["values"], body["constraints"]["checked"], body["constraints"]["violated"]
     given, gaps, best_of = values["sequences"], values["without_value"], config.get("best_of", 1)
     checks = f", {checked} checked against the constraints, {violated} violating one" if config["constraints"] else ""
-    found = [f"{given} sequences{checks}"]
+    made_from, sources = values.get("sources"), values.get("sources", 1)
+    found = [f"{given} sequences{'' if made_from is None else f' from {made_from} sources'}{checks}"]
     if best_of > 1:
         found.append(
             f"{checked} drawn (best_of={best_of}), {given} kept by non-dominated sorting; sequences without a value "
             f"in every objective are never kept ({gaps} of {checked}), and what is kept follows the objectives, "
             "no longer the model's law"
         )
-        if given < config["n"]:
+        if given < config["n"] * sources:
             found.append(f"fewer than n={config['n']}: no more than {given} sequences have a value in every objective")
     elif gaps:
         found.append(

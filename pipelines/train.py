@@ -27,6 +27,7 @@ from core.training.model import GenerativeModel, build_model
 from core.training.module import GenerativeModule
 from domains.tasks import Task
 from pipelines.compose import refuse_small
+from pipelines.pairs import refuse_unread_sources, require_sources
 from pipelines.run import Run
 
 
@@ -51,7 +52,9 @@ def train(config: Mapping[str, Any]) -> Path:
         config = {**config, "condition": data.conditions.config()}
     lightning.seed_everything(config["seed"], verbose=False)
     model = build_model(config, tokenizer.vocabulary)
-    model.process.fit(torch.as_tensor(learnt.lengths))
+    refuse_unread_sources(model, data.shards, prepared)
+    require_sources(model, data.shards, tokenizer, prepared)
+    model.process.fit(torch.as_tensor(learnt.lengths), learnt.condition(data.conditions))
     model.process.fit_tokens(torch.as_tensor(learnt.token_counts(tokenizer.vocabulary.size)))
     drop = condition_dropout(config, data)
     run = Run("train", config)

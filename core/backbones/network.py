@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import cast
 
@@ -19,15 +19,21 @@ from core.data.sequence_batch import Memory, SequenceBatch
 class BackboneNetwork(nn.Module):
     """Logits for the sites of a batch; `packed` drops the padding before the backbone reads it.
 
-    encoders: a backbone for each memory that the layers read, by the memory's name.
+    encoders: a backbone for each memory that the layers read, by the memory's name. passed_over:
+    memories that are for others than the layers, where these have no encoder for them.
     """
 
     def __init__(
-        self, backbone: Backbone, packed: bool = False, encoders: Mapping[str, Backbone] | None = None
+        self,
+        backbone: Backbone,
+        packed: bool = False,
+        encoders: Mapping[str, Backbone] | None = None,
+        passed_over: Collection[str] = (),
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.packed = packed
+        self.passed_over = frozenset(passed_over)
         self.encoders = nn.ModuleDict(dict(encoders or {}))
 
     def encoded(self, batch: SequenceBatch) -> SequenceBatch:
@@ -36,14 +42,14 @@ class BackboneNetwork(nn.Module):
         Hand the result to a sampler that calls the network once a step, and each memory is encoded
         once. Raises ValueError for a memory that has no encoder.
         """
-        unknown = set(batch.memories) - set(self.encoders)
+        unknown = set(batch.memories) - set(self.encoders) - self.passed_over
         if unknown:
             raise ValueError(f"no encoder for the memories {sorted(unknown)}: name it under model.encoders")
         memories = {name: self._encoded(name, memory) for name, memory in batch.memories.items()}
         return replace(batch, memories=memories)
 
     def _encoded(self, name: str, memory: Memory) -> Memory:
-        if memory.encoded is not None:
+        if memory.encoded is not None or name not in self.encoders:
             return memory
         encoder = cast(Backbone, self.encoders[name])
         rows = memory.batch

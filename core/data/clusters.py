@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Int
@@ -48,12 +48,22 @@ def clusters(sequences: Sequence[Sequence[int]]) -> Int[np.ndarray, " N"]:
     return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
+def linked(items: Iterable[Iterable[Hashable]]) -> Int[np.ndarray, " N"]:
+    """Groups of whatever shares an item, directly or through others, numbered from 0."""
+    count, first = 0, dict[Hashable, int]()
+    edges: set[tuple[int, int]] = set()
+    for row, own in enumerate(items):
+        count = row + 1
+        edges.update((row, first.setdefault(item, row)) for item in own)
+    ends = np.array(sorted(edges), dtype=np.int64).reshape(-1, 2)
+    graph = csr_matrix((np.ones(len(ends), bool), (ends[:, 0], ends[:, 1])), shape=(count, count))
+    return connected_components(graph, directed=False)[1].astype(np.int64)
+
+
 def joined(groups: Int[np.ndarray, " N"], others: Int[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:
     """The finest grouping that parts no group of either."""
-    count = int(groups.max(initial=-1)) + 1
-    size = count + int(others.max(initial=-1)) + 1
-    graph = csr_matrix((np.ones(len(groups), bool), (groups, count + others)), shape=(size, size))
-    return connected_components(graph, directed=False)[1][groups].astype(np.int64)
+    # Numbers of the two never meet.
+    return linked(zip(groups.tolist(), (-1 - others).tolist(), strict=True))
 
 
 def held_out(groups: Int[np.ndarray, " N"], share: float, seed: int) -> Int[np.ndarray, " N"]:

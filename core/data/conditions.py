@@ -97,6 +97,15 @@ class Conditions:
         """Channels of the condition."""
         return sum(column.width for column in self.columns)
 
+    @property
+    def class_channels(self) -> range | None:
+        """Where the one-hots of the class column lie; None where there is none."""
+        place = next((k for k, column in enumerate(self.columns) if column.labels), None)
+        if place is None:
+            return None
+        first = sum(column.width for column in self.columns[:place])
+        return range(first, first + self.columns[place].width)
+
     @staticmethod
     def fitted(columns: Sequence[Column], values: Float[np.ndarray, "N K"]) -> Conditions:
         """The description learnt from the raw values of the training split."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Int
@@ -10,6 +12,8 @@ from torch import Tensor
 
 from core.data.mask import MaskSpec
 from core.data.relations import Relations
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +31,7 @@ class Layout:
     prefix: tokens of each sequence that all of it may see, under a prefix mask. longest: no
     sequence has more tokens; known on the host, so that layers need not ask the device.
     relations: typed edges between tokens of one sequence, for mixers that look at them.
+    derived: what `once` has made.
     """
 
     lengths: Int[Tensor, " N"]
@@ -38,6 +43,7 @@ class Layout:
     prefix: Int[Tensor, " N"] | None = None
     longest: int = 0
     relations: Relations | None = None
+    derived: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     @staticmethod
     def padded(lengths: Int[Tensor, " N"], width: int, mask: MaskSpec = MaskSpec()) -> Layout:
@@ -93,6 +99,17 @@ class Layout:
         """The same layout with edges; `ValueError` for one that leaves its sequence. Waits for the device."""
         relations.refuse_outside(self.lengths)
         return replace(self, relations=relations)
+
+    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """What `make` derives from the tables, at the first ask for `key`: all layers that read the layout share it."""
+        if torch.compiler.is_compiling():
+            # The compiler joins equal work by itself, and cannot give such values back.
+            return make()
+        # Tensors made in inference mode can never be saved for a backward pass.
+        key = key, torch.is_inference_mode_enabled()
+        if key not in self.derived:
+            self.derived[key] = make()
+        return self.derived[key]
 
     def to(self, device: torch.device | str) -> Layout:
         """The same layout on another device."""

@@ -24,11 +24,16 @@ class MaskSpec:
         the first `Layout.prefix[n]` tokens of sequence n are seen by all of it.
     window: at most this many positions away (the query itself counts as one), in each direction.
     sinks: the first `sinks` tokens of a sequence stay visible through the window.
+    block: the past is counted in blocks of that many tokens from the sequence's start: a query
+        sees all of its own block and of those before it (block diffusion, arXiv 2503.09573). A
+        window beside it holds a whole block, so that it hides none of the query's own; a prefix
+        is seen besides. `full` shows every block anyway and takes none.
     """
 
     mode: Mode = "full"
     window: int | None = None
     sinks: int = 0
+    block: int | None = None
 
     def __post_init__(self) -> None:
         if self.mode not in ("causal", "full", "prefix"):
@@ -37,15 +42,25 @@ class MaskSpec:
             raise ValueError(f"a window holds at least the query itself, got {self.window}")
         if self.sinks and self.window is None:
             raise ValueError("sinks only mean something beside a window")
+        if self.block is None:
+            return
+        if self.block < 1:
+            raise ValueError(f"a block holds at least one token, got {self.block}")
+        if self.mode == "full":
+            raise ValueError("a full mask shows every block: blocks belong to causal and prefix masks")
+        if self.window is not None and self.window < self.block:
+            raise ValueError(f"a window of {self.window} would hide tokens of a query's own block of {self.block}")
 
     @property
     def features(self) -> frozenset[str]:
-        """What a mixer must honour: the mode and, where used, `window` and `sinks`."""
+        """What a mixer must honour: the mode and, where used, `window`, `sinks` and `block`."""
         found = {self.mode}
         if self.window is not None:
             found.add("window")
         if self.sinks:
             found.add("sinks")
+        if self.block is not None:
+            found.add("block")
         return frozenset(found)
 
     def allows(self, query: Tensor, key: Tensor, same: Tensor, prefix: Tensor | None) -> Tensor:
@@ -54,7 +69,8 @@ class MaskSpec:
         query, key: offsets inside their sequences; same: whether both lie in one sequence;
         prefix: length of the query's prefix.
         """
-        past = key <= query
+        last = query if self.block is None else query - query % self.block + (self.block - 1)
+        past = key <= last
         if self.mode == "causal":
             seen = past
         elif self.mode == "full":

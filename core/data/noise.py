@@ -116,14 +116,21 @@ def draw(log_weights: Float[Tensor, "*#S V"], uniform: Float[Tensor, "*#S"]) -> 
     Weights become fixed-point integers (40 bits under the largest), so their sum does not
     depend on the order of summation: any tiling, batch or device gives the same token for the
     same weights, and a tail of relative mass 1e-12 is still drawn. -inf is never drawn. A row
-    that is -inf everywhere has no law; it returns V.
+    that is -inf everywhere has no law; it returns V. RuntimeError for NaN and +inf.
     """
+    refuse_undefined(log_weights)
     weights = fixed_point(log_weights)
     cumulative = weights.cumsum(-1)
     total = cumulative[..., -1]
     # uniform < 1, and the product may round up to total: the clamp keeps it a legal index.
     threshold = torch.minimum((uniform * total.double()).long(), total - 1).clamp_min(0)
     return torch.searchsorted(cumulative, threshold[..., None], right=True)[..., 0]
+
+
+def refuse_undefined(log_weights: Float[Tensor, "*S V"]) -> None:
+    """RuntimeError where a log-weight is NaN or +inf: no law has such, a network that fails says so."""
+    if not bool((log_weights < torch.inf).all()):
+        raise RuntimeError("a law holds NaN or +inf: the logits behind it are not finite")
 
 
 def normal(uniform: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -11,6 +11,9 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from core.data.layout import Layout
+
+# The memory that prepared pairs become.
+SOURCE = "source"
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +55,13 @@ class SequenceBatch:
     memories: Mapping[str, Memory] = field(default_factory=dict)
     closed: Bool[Tensor, "N G"] | None = None
     estimate: Float[Tensor, "B S V"] | None = None
+
+    @staticmethod
+    def padded(rows: Sequence[Int[Tensor, " _"]], fill: int = 0) -> SequenceBatch:
+        """One sequence a row; `fill` is the id in places without a token."""
+        lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
+        tokens = torch.nn.utils.rnn.pad_sequence([*rows], batch_first=True, padding_value=fill)
+        return SequenceBatch(tokens, Layout.padded(lengths, tokens.shape[1]))
 
     @property
     def fields(self) -> int:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from core.data.noise import Noise
+from core.data.noise import Noise, refuse_undefined
 from core.data.sequence_batch import SequenceBatch
 from core.decoding._reader import Asked, Reader
 from core.decoding.base import Hypothesis, Sampler, Samples
@@ -78,6 +78,7 @@ class Search(Sampler):
         step = 0
         while len(cell):
             law = reader.next(batch).law(batch).double()
+            refuse_undefined(law)
             if constraints is not None and running is not None:
                 law = law.masked_fill(~constraints.allowed(running), -torch.inf)
             step += 1

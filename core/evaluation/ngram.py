@@ -113,7 +113,8 @@ class _Level:
 
     def evidence(self, context: Ids, gram: Ids) -> Evidence:
         def pick(values: NDArray[np.float64], rows: Ids) -> Vector:
-            return np.where(rows >= 0, values[np.maximum(rows, 0)], 0.0)
+            # There are no contexts longer than every sequence.
+            return np.where(rows >= 0, values[np.maximum(rows, 0)], 0.0) if len(values) else np.zeros(len(rows))
 
         columns = (pick(values, context) for values in (self.total, self.ones, self.twos, self.more))
         return Evidence(pick(self.counts, gram), *columns, discounts=self.discounts)

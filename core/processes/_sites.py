@@ -15,18 +15,26 @@ def per_place(batch: SequenceBatch, values: Float[Tensor, "N 1"]) -> Float[Tenso
     return values[batch.layout.owners.clamp_min(0), 0]
 
 
-def per_sequence(batch: SequenceBatch, values: Float[Tensor, "B L"]) -> Float[Tensor, " N"]:
-    """The sum over each sequence's tokens, fp64; values at padding must be 0."""
+def per_sequence(batch: SequenceBatch, values: Float[Tensor, "B S"]) -> Float[Tensor, " N"]:
+    """The sum over each sequence's tokens or sites, fp64; values at padding must be 0."""
+    owners = batch.layout.owners.clamp_min(0)
     total = torch.zeros(batch.layout.count, dtype=torch.float64, device=values.device)
-    if not batch.layout.count:
+    if not owners.numel():
         return total
-    return total.index_add(0, batch.layout.owners.clamp_min(0).flatten(), values.double().flatten())
+    owners = owners.repeat_interleave(values.shape[1] // owners.shape[1], 1)
+    return total.index_add(0, owners.flatten(), values.double().flatten())
 
 
-def moving(batch: SequenceBatch) -> Bool[Tensor, "B L C"]:
-    """The numbers of a batch that may change."""
-    inside = batch.layout.valid[..., None].expand(batch.tokens.shape)
+def moving(batch: SequenceBatch) -> Bool[Tensor, "B L *F"]:
+    """The tokens, fields or numbers of a batch that may change."""
+    valid = batch.layout.valid
+    inside = valid.reshape(*valid.shape, *(1 for _ in batch.tokens.shape[2:])).expand(batch.tokens.shape)
     return inside if batch.fixed is None else inside & ~batch.fixed
+
+
+def valid_sites(batch: SequenceBatch) -> Bool[Tensor, "B S"]:
+    """The sites that hold something."""
+    return batch.layout.valid.repeat_interleave(batch.fields, 1)
 
 
 def per_site(batch: SequenceBatch, values: Float[Tensor, "N 1"]) -> Float[Tensor, "B S"]:

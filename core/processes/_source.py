@@ -12,22 +12,21 @@ from torch import Tensor, nn
 
 from core.data.noise import Noise, Purpose, draw
 from core.data.packing import unpack
-from core.data.sequence_batch import SequenceBatch
+from core.data.sequence_batch import SOURCE, SequenceBatch
 from core.errors import UserError
 from core.processes._sites import site_uniform
 from core.tokenizers.base import Vocabulary
-
-PAIR = "source"
 
 
 class Source(nn.Module, ABC):
     """The law of x0 given the batch: its sites are independent of each other and of the data.
 
     A token that x0 never shows at a site can only be the data's: such a site is final. `timed`:
-    whether P(x1 | x_t) depends on the time.
+    whether P(x1 | x_t) depends on the time. `paired`: whether x0 tells the length.
     """
 
     timed: ClassVar[bool] = True
+    paired: ClassVar[bool] = False
 
     @abstractmethod
     def draw(self, batch: SequenceBatch, noise: Noise) -> Int[Tensor, "B S"]:
@@ -44,23 +43,43 @@ class Source(nn.Module, ABC):
         """`UserError` where `batch` lacks what x0 is made of."""
 
 
-class MaskSource(Source):
+class SiteSource(Source):
+    """x0 draws each site from the law of its field, whatever the batch."""
+
+    @abstractmethod
+    def laws(self) -> Float[Tensor, "F V"]:
+        """Probabilities of the data tokens, for each field; what they lack of 1 goes to other ids."""
+
+    @abstractmethod
+    def chance(self, batch: SequenceBatch) -> Float[Tensor, "B S"]:
+        """The probability of the present token of each site."""
+
+    def possible(self, batch: SequenceBatch) -> Bool[Tensor, "B S"]:
+        return self.chance(batch) > 0
+
+
+class MaskSource(SiteSource):
     """x0 shows the mask token alone."""
 
     timed = False
+    none: Tensor
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         super().__init__()
         self.mask = vocabulary.mask
+        self.register_buffer("none", torch.zeros(1, vocabulary.size, dtype=torch.float64), persistent=False)
 
     def draw(self, batch: SequenceBatch, noise: Noise) -> Int[Tensor, "B S"]:
         return torch.full_like(batch.tokens.flatten(1), self.mask)
 
-    def possible(self, batch: SequenceBatch) -> Bool[Tensor, "B S"]:
-        return batch.tokens.flatten(1) == self.mask
+    def laws(self) -> Float[Tensor, "F V"]:
+        return self.none.double()
+
+    def chance(self, batch: SequenceBatch) -> Float[Tensor, "B S"]:
+        return (batch.tokens.flatten(1) == self.mask).double()
 
 
-class TokenSource(Source):
+class TokenSource(SiteSource):
     """Each site draws a data token from one law `[V]`; a field, from that law on its own tokens.
 
     learnt: whether the law is the training unigram; it then belongs to the model's weights.
@@ -86,24 +105,27 @@ class TokenSource(Source):
             raise UserError("the source's law leaves no token to start from: every field needs one")
         return weights.double() / weights.sum()
 
-    def _laws(self) -> Float[Tensor, "F V"]:
-        return torch.where(self.support, self.law.double(), 0.0)
+    def laws(self) -> Float[Tensor, "F V"]:
+        inside = torch.where(self.support, self.law.double(), 0.0)
+        return inside / inside.sum(1, keepdim=True)
 
     def draw(self, batch: SequenceBatch, noise: Noise) -> Int[Tensor, "B S"]:
         uniform = site_uniform(batch, noise, Purpose.PRIOR)
-        laws = self._laws().log()
+        laws = self.laws().log()
         each = uniform.unflatten(1, (uniform.shape[1] // len(laws), len(laws))).unbind(-1)
         return torch.stack([draw(law, numbers) for law, numbers in zip(laws, each, strict=True)], -1).flatten(1)
 
-    def possible(self, batch: SequenceBatch) -> Bool[Tensor, "B S"]:
-        laws, tokens = self._laws(), batch.tokens.flatten(1)
+    def chance(self, batch: SequenceBatch) -> Float[Tensor, "B S"]:
+        laws, tokens = self.laws(), batch.tokens.flatten(1)
         field = torch.arange(tokens.shape[1], device=tokens.device) % len(laws)
         inside = tokens < laws.shape[1]
-        return inside & (laws[field, torch.where(inside, tokens, 0)] > 0)
+        return torch.where(inside, laws[field, torch.where(inside, tokens, 0)], 0.0)
 
 
 class PairedSource(Source):
     """x0 is the sequence that the memory `source` pairs with each one, of equal length."""
+
+    paired = True
 
     def draw(self, batch: SequenceBatch, noise: Noise) -> Int[Tensor, "B S"]:
         return self._tokens(batch)
@@ -112,9 +134,9 @@ class PairedSource(Source):
         return batch.tokens.flatten(1) == self._tokens(batch)
 
     def require(self, batch: SequenceBatch) -> None:
-        memory = batch.memories.get(PAIR)
+        memory = batch.memories.get(SOURCE)
         if memory is None or bool((memory.owner < 0).any()):
-            raise UserError(f"a coupled source needs the memory {PAIR!r} of every sequence: give pairs")
+            raise UserError(f"a coupled source needs the memory {SOURCE!r} of every sequence: give pairs")
         lengths = memory.batch.layout.lengths[memory.owner]
         wrong = (lengths != batch.layout.lengths).nonzero()[:, 0]
         if len(wrong):
@@ -125,7 +147,7 @@ class PairedSource(Source):
             )
 
     def _tokens(self, batch: SequenceBatch) -> Int[Tensor, "B S"]:
-        memory, layout = batch.memories[PAIR], batch.layout
+        memory, layout = batch.memories[SOURCE], batch.layout
         source = memory.batch
         rows = source.tokens
         if source.layout.is_packed:

@@ -44,11 +44,13 @@ class Autoregressive(Process):
     def outputs(self) -> int:
         return self.vocabulary.size + 1
 
-    def fit(self, lengths: Int[Tensor, " N"]) -> None:
+    def fit(self, lengths: Int[Tensor, " N"], condition: Float[Tensor, "N C"] | None = None) -> None:
         """Nothing to learn: the end token carries the length. `UserError` for one above the limit."""
         self.refuse_long(lengths)
 
-    def lengths(self, noise: Noise, allowed: tuple[int, ...]) -> Int[Tensor, " N"]:
+    def lengths(
+        self, noise: Noise, allowed: tuple[int, ...], condition: Float[Tensor, "N C"] | None = None
+    ) -> Int[Tensor, " N"]:
         return torch.zeros_like(noise.sequences)
 
     def corrupt(self, batch: SequenceBatch, time: Float[Tensor, "B S"], noise: Noise) -> SequenceBatch:

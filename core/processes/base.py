@@ -10,6 +10,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from core.backbones.state import State
+from core.data.conditions import Conditions
 from core.data.mask import MaskSpec
 from core.data.noise import Noise
 from core.data.sequence_batch import SequenceBatch
@@ -108,7 +109,7 @@ class Process(nn.Module, ABC):
     `fills_gaps` whether it may start from fixed tokens with gaps of unknown length between them,
     `sampler` the key of the sampler that draws from it unless another is named.
 
-    Every registered member is held to the laws of `pipelines/check.py`; what enumeration proves beyond them stands in
+    Every registered member is held to the laws of `pipelines/check`; what enumeration proves beyond them stands in
     `tests/laws/`, one file a process or law, listed in `docs/laws.md`.
     """
 
@@ -137,13 +138,21 @@ class Process(nn.Module, ABC):
         return False
 
     @property
+    def pairs(self) -> bool:
+        """Whether each sequence starts from its row of the memory `source`, which is as long."""
+        return False
+
+    @property
     @abstractmethod
     def outputs(self) -> int:
         """Logits a site needs; where numbers are written, their channels."""
 
+    def condition_on(self, conditions: Conditions) -> None:
+        """How batches write their condition, told before anything is learnt or loaded; nothing by default."""
+
     @abstractmethod
-    def fit(self, lengths: Int[Tensor, " N"]) -> None:
-        """Learn from the training lengths whatever the process itself models."""
+    def fit(self, lengths: Int[Tensor, " N"], condition: Float[Tensor, "N C"] | None = None) -> None:
+        """Learn from the training lengths, and the condition of each, whatever the process itself models."""
 
     def fit_tokens(self, counts: Int[Tensor, " V"]) -> None:
         """Learn from how often each data token occurs in training; nothing by default."""
@@ -180,8 +189,10 @@ class Process(nn.Module, ABC):
         """The (t, s) of each step of a sampler."""
 
     @abstractmethod
-    def lengths(self, noise: Noise, allowed: tuple[int, ...]) -> Int[Tensor, " N"]:
-        """Lengths to start from, drawn from the learnt prior restricted to `allowed`."""
+    def lengths(
+        self, noise: Noise, allowed: tuple[int, ...], condition: Float[Tensor, "N C"] | None = None
+    ) -> Int[Tensor, " N"]:
+        """Lengths to start from, drawn from the learnt prior of each row's condition, restricted to `allowed`."""
 
     @abstractmethod
     def transition(self, network: Network, batch: SequenceBatch, t: float, s: float) -> Transition:

@@ -11,12 +11,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from core.data.conditions import Conditions
 from core.data.layout import Layout
 from core.data.mask import MaskSpec
 from core.data.noise import Noise, Purpose, normal
 from core.data.sequence_batch import SequenceBatch
 from core.errors import UserError
 from core.processes._length import LengthPrior
+from core.processes._quadrature import evenly
 from core.processes._sites import moving, per_place, per_sequence, site_uniform
 from core.processes.base import Likelihood, Network, Process, TokenLoss
 from core.processes.transitions.drift import Drift
@@ -87,9 +89,12 @@ class ContinuousFlow(Process):
     def outputs(self) -> int:
         return self.channels
 
-    def fit(self, lengths: Int[Tensor, " N"]) -> None:
+    def condition_on(self, conditions: Conditions) -> None:
+        self.length_prior = LengthPrior(self.limit, conditions)
+
+    def fit(self, lengths: Int[Tensor, " N"], condition: Float[Tensor, "N C"] | None = None) -> None:
         self.refuse_long(lengths)
-        self.length_prior.fit(lengths)
+        self.length_prior.fit(lengths, condition)
 
     def fit_numbers(self, numbers: Float[Tensor, "T C"]) -> None:
         self._require(numbers)
@@ -109,8 +114,10 @@ class ContinuousFlow(Process):
                 f"train with process.channels={numbers.shape[-1]}"
             )
 
-    def lengths(self, noise: Noise, allowed: tuple[int, ...]) -> Int[Tensor, " N"]:
-        return self.length_prior.draw(noise, allowed)
+    def lengths(
+        self, noise: Noise, allowed: tuple[int, ...], condition: Float[Tensor, "N C"] | None = None
+    ) -> Int[Tensor, " N"]:
+        return self.length_prior.draw(noise, allowed, condition)
 
     # --- path ---------------------------------------------------------------------------
 
@@ -163,11 +170,7 @@ class ContinuousFlow(Process):
     # --- training -----------------------------------------------------------------------
 
     def loss(self, network: Network, batch: SequenceBatch, noise: Noise) -> TokenLoss:
-        # Evenly over (0, 1), from a place drawn anew: batches are ordered by length.
-        count = batch.layout.count
-        shift = noise.uniform(1, Purpose.TIME)[:1]
-        strata = torch.arange(count, device=shift.device)[:, None] / max(count, 1) + shift
-        time, free = per_place(batch, strata.remainder(1.0)), moving(batch)
+        time, free = per_place(batch, evenly(noise)), moving(batch)
         source = self._source(batch, noise)
         noisy = self._mixed(batch, time, source)
         target = (batch.tokens - source) / self.unit.to(batch.tokens)
@@ -195,7 +198,7 @@ class ContinuousFlow(Process):
         error = (found[0] - found[1]).abs()
         if not exact:
             error = error + (fine[1][0] - fine[1][1]).abs() / 2
-        nll = found[1] + self.length_prior.nll(batch.layout.lengths)
+        nll = found[1] + self.length_prior.nll(batch.layout.lengths, batch.condition)
         return Likelihood(nll, "estimate", error, batch.layout.lengths + 1)
 
     def _traced(

@@ -15,7 +15,8 @@ from core.data.mask import MaskSpec
 from core.data.noise import Noise, Purpose, log_total
 from core.data.packing import unpack
 from core.data.sequence_batch import SequenceBatch
-from core.processes._sites import per_site, site_uniform
+from core.processes._quadrature import averaged, evenly
+from core.processes._sites import moving, per_site, site_uniform
 from core.processes.base import Likelihood, Network, Process, TokenLoss
 from core.processes.transitions.edit import edited
 from core.processes.transitions.insert import Insert
@@ -77,21 +78,28 @@ class Insertion(Process):
     def outputs(self) -> int:
         return self.vocabulary.size + 1
 
-    def fit(self, lengths: Int[Tensor, " N"]) -> None:
+    def fit(self, lengths: Int[Tensor, " N"], condition: Float[Tensor, "N C"] | None = None) -> None:
         """Nothing to learn: the stop carries the length. `UserError` for one above the limit."""
         self.refuse_long(lengths)
 
-    def lengths(self, noise: Noise, allowed: tuple[int, ...]) -> Int[Tensor, " N"]:
+    def lengths(
+        self, noise: Noise, allowed: tuple[int, ...], condition: Float[Tensor, "N C"] | None = None
+    ) -> Int[Tensor, " N"]:
         return torch.zeros_like(noise.sequences)
 
     # --- path ---------------------------------------------------------------------------
 
     def corrupt(self, batch: SequenceBatch, time: Float[Tensor, "B S"], noise: Noise) -> SequenceBatch:
-        """What is left of the batch: of D sites that may go, floor(t (D + 1)) stay, any subset as likely."""
+        """What is left of the batch: of D sites that may go, floor(t (D + 1)) stay, any subset as likely.
+
+        `ValueError` for a packed batch: what is left of a sequence begins elsewhere.
+        """
+        if batch.layout.is_packed:
+            raise ValueError("sites that leave need a padded batch: unpack first")
         return replace(_shown(batch, self._kept(batch, time, noise)), targets=batch.tokens)
 
     def _kept(self, batch: SequenceBatch, time: Float[Tensor, "N L"], noise: Noise) -> Bool[Tensor, "N L"]:
-        mobile = _mobile(batch)
+        mobile = moving(batch)
         uniform = site_uniform(batch, noise, Purpose.CORRUPT).masked_fill(~mobile, 2.0)
         rank = uniform.argsort(1).argsort(1)
         stays = rank < (time * (mobile.sum(1, keepdim=True) + 1)).floor()
@@ -116,11 +124,7 @@ class Insertion(Process):
 
     def loss(self, network: Network, batch: SequenceBatch, noise: Noise) -> TokenLoss:
         batch = _padded(batch)
-        # Evenly over the states, from a place drawn anew: batches are ordered by length.
-        count = batch.layout.count
-        strata = torch.arange(count, device=batch.tokens.device)[:, None] / max(count, 1)
-        time = (strata + noise.uniform(1, Purpose.TIME)[:1]).remainder(1.0)
-        return self.state_loss(network, batch, self._kept(batch, per_site(batch, time), noise))
+        return self.state_loss(network, batch, self._kept(batch, per_site(batch, evenly(noise)), noise))
 
     def state_loss(self, network: Network, batch: SequenceBatch, kept: Bool[Tensor, "N L"]) -> TokenLoss:
         """The loss where the sites `kept` are left: first whether to stop, then the share of each site dropped."""
@@ -131,26 +135,20 @@ class Insertion(Process):
         paid = -insertion.flatten(1).log_softmax(-1).gather(1, torch.where(dropped, outcome, 0))
         paid = torch.where(dropped, paid / missing.clamp_min(1), 0.0)
         end = torch.where(missing == 0, softplus(-stop)[:, None], softplus(stop)[:, None])
-        states = _mobile(batch).sum(1, keepdim=True) + 1
+        states = moving(batch).sum(1, keepdim=True) + 1
         values = torch.cat([end, paid], 1)
         return TokenLoss(values, states.to(values).expand_as(values), states.sum().clamp_min(1))
 
     def likelihood(self, network: Network, batch: SequenceBatch, noise: Noise, points: int) -> Likelihood:
-        """Whole sequences, fixed or not; `points` states of each, evenly over their sizes, in two
-        independent halves for the error."""
+        """Whole sequences, fixed or not; `points` states of each, evenly over their sizes."""
         batch = replace(_padded(batch), fixed=None)
-        lengths, size = batch.layout.lengths, points // 2
-        halves = []
-        for half in range(2):
-            shift = noise.uniform(size, Purpose.TIME, lane=half)
-            total = torch.zeros(len(lengths), dtype=torch.float64, device=lengths.device)
-            for point in range(size):
-                time = per_site(batch, (point + shift[:, point : point + 1]) / size)
-                kept = self._kept(batch, time, noise.at(half * size + point + 1))
-                total += self.state_nll(network, batch, kept)
-            halves.append(total * (lengths + 1) / size)
-        bound = ((halves[0] + halves[1]) / 2).masked_fill(lengths > self.limit, torch.inf)
-        return Likelihood(bound, "bound", (halves[0] - halves[1]).abs() / 2, lengths + 1)
+        states = batch.layout.lengths + 1
+
+        def cost(share: Float[Tensor, "N 1"], here: Noise) -> Float[Tensor, " N"]:
+            return states * self.state_nll(network, batch, self._kept(batch, per_site(batch, share), here))
+
+        bound, error = averaged(cost, noise, points)
+        return Likelihood(bound.masked_fill(states > self.limit + 1, torch.inf), "bound", error, states)
 
     def state_nll(self, network: Network, batch: SequenceBatch, kept: Bool[Tensor, "N L"]) -> Float[Tensor, " N"]:
         """The bound's term where the sites `kept` are left, averaged over which dropped one returns."""
@@ -181,11 +179,6 @@ class Insertion(Process):
         full = batch.layout.lengths >= self.limit
         # The stop is weighed against all insertions together.
         return Insert(insertion.masked_fill(full[:, None, None], -torch.inf), stop + log_total(insertion.flatten(1)))
-
-
-def _mobile(batch: SequenceBatch) -> Bool[Tensor, "N L"]:
-    """The sites that may be dropped."""
-    return batch.layout.valid if batch.fixed is None else batch.layout.valid & ~batch.fixed
 
 
 def _shown(batch: SequenceBatch, kept: Bool[Tensor, "N L"]) -> SequenceBatch:

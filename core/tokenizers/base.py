@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -80,6 +80,10 @@ class Tokenizer(ABC, Generic[Object]):
     @abstractmethod
     def settings(self) -> Mapping[str, Any]:
         """The constructor arguments that rebuild this tokenizer."""
+
+    def canonical(self, value: Object) -> Hashable:
+        """The same for objects that are one thing to measure, such as a strand and its reverse complement."""
+        return value
 
     def to_json(self, key: str) -> str:
         """The saved form, `key` being the registry key."""

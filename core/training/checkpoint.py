@@ -21,6 +21,8 @@ FILES = ("config.yaml", "model.safetensors", "tokenizer.json")
 # Descriptions are a few kilobytes; what is larger was not written by us.
 _TEXT_CAP = 1 << 20
 _WORD = re.compile(r"[a-z0-9_]+")
+# What older checkpoints lack, and their modules make of the rest.
+_YOUNGER = {"process.length_prior.class_log_probability"}
 
 
 def save_checkpoint(
@@ -127,7 +129,7 @@ def load_weights(folder: Path, model: GenerativeModel) -> None:
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{file}: corrupt or not safetensors ({error})") from error
     expected, parameters = model.state_dict(), dict(model.named_parameters())
-    for name in sorted(set(expected) ^ set(tensors)):
+    for name in sorted((set(expected) ^ set(tensors)) - (_YOUNGER - set(tensors))):
         side = "lacks" if name in expected else "has an unknown"
         raise UserError(f"{file}: {side} tensor {name}; the checkpoint is of another model version")
     for name, value in tensors.items():

@@ -12,6 +12,7 @@ from core.backbones.backbone import Backbone
 from core.backbones.network import BackboneNetwork
 from core.data.conditions import Conditions
 from core.data.mask import MaskSpec
+from core.data.sequence_batch import SOURCE
 from core.errors import UserError, as_user_error
 from core.processes import registry as processes
 from core.processes.base import Process
@@ -31,6 +32,11 @@ class GenerativeModel(nn.Module):
     def device(self) -> torch.device:
         """Where the weights lie."""
         return next(self.parameters()).device
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The memories that the network or the process reads."""
+        return frozenset(self.network.encoders) | ({SOURCE} if self.process.pairs else frozenset())
 
     @property
     def parameter_count(self) -> int:
@@ -57,6 +63,8 @@ def build_model(config: Mapping[str, Any], vocabulary: Vocabulary) -> Generative
     """The model of `config["process"]` and `config["model"]`, conditioned on what `config["condition"]` describes."""
     conditions = Conditions.of(config.get("condition"))
     process = build_process(config["process"], vocabulary)
+    if conditions is not None:
+        process.condition_on(conditions)
     options = dict(config["model"])
     packed = bool(options.pop("packed", False))
     encoders = _build_encoders(options.pop("encoders", None) or {}, options, vocabulary)
@@ -73,7 +81,7 @@ def build_model(config: Mapping[str, Any], vocabulary: Vocabulary) -> Generative
     }
     with as_user_error("Backbone"):
         backbone = Backbone(**{**given, **options})
-    return GenerativeModel(process, BackboneNetwork(backbone, packed, encoders))
+    return GenerativeModel(process, BackboneNetwork(backbone, packed, encoders, {SOURCE} if process.pairs else ()))
 
 
 def _build_encoders(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from core.data.clusters import linked
 from core.tokenizers.base import Tokenizer
 from domains.bio.alphabet import alphabet_of, reverse_complement
 
@@ -22,24 +23,11 @@ def families(sequences: Sequence[str], tokenizer: Tokenizer[Any]) -> list[str]:
     names = [alphabet.canonical(sequence) for sequence in sequences]
     if not alphabet.double:
         return names
-    parent = list(range(len(names)))
-
-    def root(place: int) -> int:
-        while parent[place] != place:
-            parent[place] = parent[parent[place]]
-            place = parent[place]
-        return place
-
-    owner: dict[str, int] = {}
-    for place, name in enumerate(names):
-        for word in shared_words(name):
-            first = root(owner.setdefault(word, place))
-            parent[root(place)] = first
+    groups = linked(map(shared_words, names)).tolist()
     best: dict[int, str] = {}
-    for place, name in enumerate(names):
-        key = root(place)
-        best[key] = min(best.get(key, name), name)
-    return [best[root(place)] for place in range(len(names))]
+    for group, name in zip(groups, names, strict=True):
+        best[group] = min(best.get(group, name), name)
+    return [best[group] for group in groups]
 
 
 def shared_words(sequence: str) -> set[str]:

@@ -26,6 +26,7 @@ _GROUPS = {
         "acidic grey, basic blue, polar green, hydrophobic orange, special (G, P, C) violet",
     ),
     "dna": (("", "C", "A", "G", "T"), "A green, C blue, G orange, T violet"),
+    "state": ((), "all of one colour"),
 }
 
 
@@ -33,18 +34,15 @@ def write_fasta(
     path: str | Path,
     names: Sequence[str],
     sequences: Sequence[str],
-    scores: Mapping[str, Sequence[float]] | None = None,
     tokenizer: Tokenizer[Any] | None = None,
 ) -> None:
-    """One record a sequence, its scores in the header as `key=value`."""
+    """One record a sequence."""
     alphabet = alphabet_of(tokenizer)
-    columns = dict(scores or {})
     lines: list[str] = []
     for row, (name, sequence) in enumerate(zip(names, sequences, strict=True)):
         if not sequence or alphabet.fault(sequence) is not None:
             raise ValueError(f"row {row}: {sequence!r} is not a sequence of {alphabet.noun}s")
-        parts = [_word(name) or str(row + 1), *(f"{_word(key)}={column[row]:.6g}" for key, column in columns.items())]
-        lines.append(">" + " ".join(parts))
+        lines.append(f">{_word(name) or row + 1}")
         lines.extend(sequence[i : i + _LINE] for i in range(0, len(sequence), _LINE))
     _replace(path, "".join(line + "\n" for line in lines))
 

@@ -110,6 +110,38 @@ def check_steps(mixer: SequenceMixer, room: int = 37) -> None:
     same(compared(mixer, h, weight, lambda x: mixer(x, layout)[0]), compared(mixer, h, weight, walk), "steps")
 
 
+def check_blocks(mixer: SequenceMixer, lengths: Sequence[int] = (38, 0, 1, 40, 21)) -> None:
+    """Parallel = whole blocks at a time, outputs and gradients; a state is neither read nor left inside a block."""
+    block = mixer.mask.block
+    assert block is not None
+    count = -(-max(lengths) // block)
+    layout = padded(mixer, lengths, count * block)
+    h = tokens(mixer, layout)
+    weight = torch.randn_like(h) * layout.valid[..., None]
+    whole = compared(mixer, h, weight, lambda x: mixer(x, layout)[0])
+    for widths in ([block] * count, [2 * block, (count - 2) * block]):
+        chunked = compared(mixer, h, weight, lambda x, widths=widths: in_chunks(mixer, x, layout.lengths, widths))
+        same(whole, chunked, f"parallel and {len(widths)} chunks of whole blocks")
+    pieces = [Layout.padded(torch.full((len(h),), size * block), size * block, mixer.mask) for size in (3, 1)]
+    h, again = tokens(mixer, pieces[0]), tokens(mixer, pieces[1])
+    _, start = mixer(h, pieces[0], keep="last")
+    _, drafted = mixer(tokens(mixer, pieces[1]), pieces[1], start, keep="last")
+    taken = mixer(again, pieces[1], drafted.truncate(start.position))[0]
+    near(taken, mixer(again, pieces[1], start)[0], "a block taken back")
+    if block == 1:
+        return
+    try:
+        mixer.step(h[:, 0], start)
+    except ValueError:
+        pass
+    else:
+        raise AssertionError("a step of one token was accepted inside a block")
+    short = Layout.padded((pieces[1].lengths - 1).index_fill(0, torch.tensor([1]), block), block, mixer.mask)
+    _, inside = mixer(again, short, start, keep="last")
+    spoilt = mixer(again, pieces[1], inside)[0].isnan().all(-1).all(-1)
+    assert spoilt.tolist() == [row != 1 for row in range(len(h))], "a row goes on inside a block as if it could"
+
+
 def check_packed(mixer: SequenceMixer) -> None:
     """Packed = padded = each sequence alone, with empty and length-1 sequences and slack."""
     wide, tight = padded(mixer), packed(mixer)

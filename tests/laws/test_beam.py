@@ -161,24 +161,23 @@ def one_group_is_the_plain_beam() -> None:
 
 
 def groups_avoid_each_other() -> None:
-    """Two groups of one: the second takes the best other token wherever the penalty says so, by hand."""
-    strength = 1.5
-    for row in range(5):
-        lead, held, apart = list(greedy(row, [])), [], []
-        steps = [*lead, VOCABULARY.eos]
-        while True:
-            with torch.no_grad():
-                state = replace(beginning([held]), condition=CONDITION[row : row + 1])
-                law = PROCESS.transition(NETWORK, state, 0, 1).logits.log_softmax(-1)[0]
-            if len(held) < len(steps):
-                law[steps[len(held)]] -= strength
-            token = int(law.argmax())
-            apart.append(token)
-            if token == VOCABULARY.eos:
-                break
-            held.append(token)
-        samples = found(DiverseBeam(2, 2, strength))
-        assert set(listed(samples, row)) == {tuple(lead), tuple(held)}
+    """Groups of one: each takes the best token less a penalty for every earlier group that took it, by hand."""
+    for groups, strength in ((2, 1.5), (3, 0.4), (4, 0.2)):
+        samples = found(DiverseBeam(groups, groups, strength))
+        for row in range(5):
+            taken: list[list[int]] = []
+            for _ in range(groups):
+                held: list[int] = []
+                while VOCABULARY.eos not in held:
+                    with torch.no_grad():
+                        state = replace(beginning([held]), condition=CONDITION[row : row + 1])
+                        law = PROCESS.transition(NETWORK, state, 0, 1).logits.log_softmax(-1)[0]
+                    for other in taken:
+                        if len(held) < len(other):
+                            law[other[len(held)]] -= strength
+                    held.append(int(law.argmax()))
+                taken.append(held)
+            assert set(listed(samples, row)) == {tuple(held[:-1]) for held in taken}
 
 
 def constraints_are_obeyed(make: Callable[[], Sampler]) -> None:
@@ -223,6 +222,38 @@ class Flat:
 
     def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
         return self.logits.expand(len(tokens), 4), state
+
+
+class Markov(Flat):
+    """A network that says, after each token and after the start, how likely the next are; rows are by id."""
+
+    def __call__(self, batch: SequenceBatch, time: Tensor | None) -> Tensor:
+        return self.logits[batch.tokens]
+
+    def read(self, batch: SequenceBatch) -> tuple[Tensor, Any]:
+        return self.logits[batch.tokens[batch.layout.last()]], NETWORK.read(batch)[1]
+
+    def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        return self.logits[tokens], state
+
+
+def markov(chances: dict[int, list[float]]) -> Markov:
+    """From how likely A, B, C and the end are behind an id; what is impossible is only far less likely."""
+    table = torch.zeros(VOCABULARY.total, 4).double()
+    for token, row in chances.items():
+        table[token] = torch.tensor(row)
+    return Markov(table.log().clamp_min(-1000))
+
+
+def what_may_still_win_goes_on() -> None:
+    """Of the tokens behind AB all are sure: it is given up only where its best score would not do."""
+    sure = {1: [0, 0, 1.0, 0], 2: [0, 0, 1.0, 0]}
+    net = markov({VOCABULARY.bos: [0.5, 0, 0, 0.5], 0: [0, 0.1, 0, 0.9], **sure})
+    # log 0.45 / 2, and log 0.05 / 5 before log 0.5, which was found first; log 0.05 / 4 would not do.
+    assert listed(found(Beam(2, 1.0), net=net)) == [(0,), (0, 1, 2, 2)]
+    # A tie with what was found goes to the smaller ids.
+    net = markov({VOCABULARY.bos: [0.5, 0, 0, 0.5], 0: [0, 0.5, 0.5, 0], 1: [0, 1.0, 0, 0], 2: [0, 0, 0, 1.0]})
+    assert listed(found(Beam(2), net=net)) == [(), (0, 1, 1, 1)]
 
 
 def ties_go_to_the_smallest_id() -> None:
@@ -290,6 +321,10 @@ def test_rows_stand_alone(name: str) -> None:
 
 def test_ties_go_to_the_smallest_id() -> None:
     ties_go_to_the_smallest_id()
+
+
+def test_what_may_still_win_goes_on() -> None:
+    what_may_still_win_goes_on()
 
 
 def test_costs_and_progress_are_counted() -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from core.data.noise import Noise
+from core.data.sequence_batch import SequenceBatch
 from core.errors import UserError
 from core.guidance.constraint_set import ConstraintSet
 from core.guidance.objectives.base import Scoreboard
@@ -100,7 +101,7 @@ def test_an_empty_accepted_set_is_the_users_error() -> None:
 
 
 def _division_by_what_is_left(patch: pytest.MonkeyPatch) -> None:
-    def jump(self: MixtureFlow, t: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+    def jump(self: MixtureFlow, batch: SequenceBatch, t: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
         kappa = self.schedule.kappa(t)
         return (self.schedule.kappa(s) - kappa) / (1 - kappa)
 
@@ -108,7 +109,7 @@ def _division_by_what_is_left(patch: pytest.MonkeyPatch) -> None:
 
 
 def _first_order_euler(patch: pytest.MonkeyPatch) -> None:
-    def jump(self: MixtureFlow, t: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+    def jump(self: MixtureFlow, batch: SequenceBatch, t: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
         return (s - t) * self.schedule.derivative(t) / (1 - self.schedule.kappa(t))
 
     patch.setattr(MixtureFlow, "_jump", jump)

@@ -191,9 +191,9 @@ def _left_to_right(patch: pytest.MonkeyPatch) -> None:
 
 def _first_answer_kept(patch: pytest.MonkeyPatch) -> None:
     """Every site is drawn from what the network said of nothing but masks."""
-    true = MixtureFlow._log_posterior
+    true = MixtureFlow._log_answer
     blank = lambda batch: replace(batch, tokens=torch.full_like(batch.tokens, MASK))  # noqa: E731
-    patch.setattr(MixtureFlow, "_log_posterior", lambda self, net, batch, kappa: true(self, net, blank(batch), kappa))
+    patch.setattr(MixtureFlow, "_log_answer", lambda self, net, batch, kappa: true(self, net, blank(batch), kappa))
 
 
 def _rules_forgotten(patch: pytest.MonkeyPatch) -> None:

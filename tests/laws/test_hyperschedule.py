@@ -129,7 +129,7 @@ def _one_time_for_all(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MixtureFlow, "corrupt", lambda self, batch, time, noise: true(self, batch, mean(time), noise))
 
 
-_FIRST_SITE_RULES = patched(MixtureFlow, "_jump", lambda found, self, t, s: found[:, :1].expand(found.shape))
+_FIRST_SITE_RULES = patched(MixtureFlow, "_jump", lambda found, self, batch, t, s: found[:, :1].expand(found.shape))
 _MEAN_TIME_IN_THE_COST = patched(
     MixtureFlow, "integrand", lambda found, *asked: (found[0] * (1 - asked[-1]) / (1 - asked[-1].mean()), *found[1:])
 )

@@ -48,6 +48,14 @@ def test_law(name: str) -> None:
     LAWS[name]()
 
 
+def test_a_packed_batch_is_not_corrupted() -> None:
+    rows = torch.tensor([[0, 1, 1], [1, 0, 0]])
+    layout = Layout.padded(torch.tensor([3, 1]), 3)
+    packed = SequenceBatch(pack(rows, layout), packed_layout(layout))
+    with pytest.raises(ValueError, match="unpack first"):
+        Insertion(Vocabulary(2)).corrupt(packed, torch.full((1, 4), 0.5), Noise.start(0, torch.arange(2)))
+
+
 # --- planted faults ---------------------------------------------------------------------
 
 

@@ -185,6 +185,22 @@ def check_separate(key: str) -> None:
     assert torch.autograd.grad(y[3].square().sum(), rows["first"])[0][0].any(), "a row that is owned has no gradient"
 
 
+def check_positions(key: str) -> None:
+    """With rotary positions a token reads a memory by how far apart they are, without by what they hold."""
+    h, layout, memories = tokens(), Layout.padded(LENGTHS, ROOM), given()
+    later = replace(layout, positions=layout.positions + 3)
+    shifted = {
+        name: replace(m, batch=replace(m.batch, layout=replace(m.batch.layout, positions=m.batch.layout.positions + 3)))
+        for name, m in memories.items()
+    }
+    for rotary in (True, False):
+        fusion = build(key, rotary=rotary)
+        wanted = fused(fusion, h, memories, layout)
+        near(fused(fusion, h, shifted, later), wanted, "both moved by as much")
+        for one in (fused(fusion, h, memories, later), fused(fusion, h, shifted, layout)):
+            assert torch.allclose(one, wanted) != rotary, f"rotary={rotary}, and one of both was moved"
+
+
 PATTERN = [{"name": "attention", "heads": 2}]
 
 
@@ -259,6 +275,7 @@ LAWS = [
     check_shared_rows,
     check_packed,
     check_separate,
+    check_positions,
     check_steps,
     check_state_moves_the_owner,
 ]
@@ -309,6 +326,10 @@ def by_room(pairs: Callable) -> Callable:
     return lambda self, given: sorted(pairs(self, given), key=lambda pair: pair[1].keys.shape[1])
 
 
+def at_the_start(rotate: Callable) -> Callable:
+    return lambda part, positions: rotate(part, positions * 0)
+
+
 def copying(change_rows: Callable) -> Callable:
     def faulty(self: Source, change: Callable) -> Source:
         return replace(change_rows(self, change), keys=self.keys.clone())
@@ -331,6 +352,7 @@ FAULTS: dict[str, tuple[Callable[[str], None], Callable[[pytest.MonkeyPatch], No
     ),
     "rows_shifted": (check_packed, wrapped(base, "as_rows", lambda rows: lambda v, layout: rows(v, layout).roll(1, 1))),
     "memories_mixed": (check_separate, wrapped(_cross_attention, "attend", leaking)),
+    "positions_unheeded": (check_positions, wrapped(_cross_attention, "rotate", at_the_start)),
     "positions_restart": (
         check_steps,
         wrapped(block_module, "positions_of", lambda _: lambda layout, state: layout.positions),

@@ -14,6 +14,7 @@ from torch import Tensor
 from core.data.noise import Noise
 from core.data.sequence_batch import SequenceBatch
 from core.decoding.stepwise import Stepwise
+from core.processes import _mixture_path, mixture_flow
 from core.processes._source import MaskSource, PairedSource, TokenSource
 from core.processes.mixture_flow import MixtureFlow
 from core.processes.schedules import registry as schedules
@@ -288,7 +289,7 @@ def test_corrected_rows_stand_alone_and_resume(name: str) -> None:
 
 def _uniform_instead(patch: pytest.MonkeyPatch) -> None:
     even = lambda law, self: torch.where(self.support, torch.ones_like(law), 0.0)  # noqa: E731
-    patched(TokenSource, "_laws", even)(patch)
+    patched(TokenSource, "laws", even)(patch)
 
 
 def _nothing_is_final(source: type) -> Callable[[pytest.MonkeyPatch], None]:
@@ -317,7 +318,9 @@ def _time_stands_still(patch: pytest.MonkeyPatch) -> None:
 
 
 def _fixed_sites_too(patch: pytest.MonkeyPatch) -> None:
-    patched(MixtureFlow, "_free", lambda found, self, batch: self._valid(batch))(patch)
+    everything = lambda found, batch: batch.layout.valid  # noqa: E731
+    patched(_mixture_path, "moving", everything)(patch)
+    patched(mixture_flow, "moving", everything)(patch)
 
 
 def _steps_counted_from_the_start(patch: pytest.MonkeyPatch) -> None:

@@ -91,8 +91,8 @@ def _nothing_flows_out(patch: pytest.MonkeyPatch) -> None:
 
 
 def _posterior_too_warm(patch: pytest.MonkeyPatch) -> None:
-    true = MixtureFlow._log_posterior
-    patch.setattr(MixtureFlow, "_log_posterior", lambda self, *a: (0.9 * true(self, *a)).log_softmax(-1))
+    true = MixtureFlow._log_answer
+    patch.setattr(MixtureFlow, "_log_answer", lambda self, *a: (0.9 * true(self, *a)).log_softmax(-1))
 
 
 @pytest.mark.parametrize("fault", [_nothing_flows_out, _posterior_too_warm])
@@ -207,7 +207,7 @@ def test_rates_solve_the_kolmogorov_equation(source: str, name: str, schedule, s
 def test_planted_fault_in_the_rates_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     law = ToyLaw()
     process = flow(law, "mask")
-    monkeypatch.setattr(process, "_jump", lambda t, s: process.schedule.kappa(s) - process.schedule.kappa(t))
+    monkeypatch.setattr(process, "_jump", lambda batch, t, s: process.schedule.kappa(s) - process.schedule.kappa(t))
     assert kolmogorov_error(law, process, 0.5) > 1e-3
 
 
@@ -254,7 +254,7 @@ def test_planted_bias_of_one_percent_is_caught(monkeypatch: pytest.MonkeyPatch) 
     law = ToyLaw()
     process = flow(law, "mask")
     right = process._jump
-    monkeypatch.setattr(process, "_jump", lambda t, s: right(t, s) * 1.01)
+    monkeypatch.setattr(process, "_jump", lambda *asked: right(*asked) * 1.01)
     assert kernel_p_value(law, process, 0.5, 0.8, 1_000_000, seed=5) < 1e-5
 
 
@@ -309,7 +309,7 @@ def test_planted_time_shift_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     process = flow(law, "mask")
     right = process._jump
     wrong = flow(law, "mask")
-    monkeypatch.setattr(wrong, "_jump", lambda t, s: torch.where(s >= 1, 1.0, 0.5 * right(t, s)))
+    monkeypatch.setattr(wrong, "_jump", lambda b, t, s: torch.where(s >= 1, 1.0, 0.5 * right(b, t, s)))
     draws = 200_000
     noise = Noise.start(11, torch.arange(draws))
     start = wrong.prior(torch.full((draws,), 2), noise)

@@ -6,11 +6,10 @@ End to end through real networks, in fp64 on the CPU; equal logits give equal to
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import jaxtyping
 import pytest
 import torch
 from torch import Tensor
@@ -26,10 +25,12 @@ from core.decoding.ancestral import Ancestral
 from core.decoding.base import Sampler, Samples
 from core.decoding.stepwise import Stepwise
 from core.guidance.constraint_set import ConstraintSet
+from core.processes._resampling_path import ResamplingPath
 from core.processes.autoregressive import Autoregressive
 from core.processes.base import Network, Process
 from core.processes.insertion import Insertion
 from core.processes.mixture_flow import MixtureFlow
+from tests.laws.toy_chains import made, variants
 from tests.laws.toy_kinds import VOCABULARY, constraints
 from tests.laws.toys import neighbours
 
@@ -81,12 +82,19 @@ def left_to_right() -> Process:
     return Autoregressive(VOCABULARY, limit=LIMIT)
 
 
+def chain(key: str, source: str) -> Way:
+    return Way(lambda: made(key, source, limit=LIMIT), lambda **o: Stepwise(7, **o), [ATTENTION, BOTH_WAYS])
+
+
+# One source of each; `test_mixture_paths.py` has them all.
+CHAINS = {key: chain(key, source) for key, source in dict(variants(ResamplingPath)).items()}
 WAYS = {
     "mask": Way(flow("mask"), lambda **o: Stepwise(7, **o), [ATTENTION, BOTH_WAYS]),
     "uniform": Way(flow("uniform"), lambda **o: Stepwise(7, **o), [ATTENTION, BOTH_WAYS]),
     "prefix": Way(left_to_right, Stepwise, HYBRID),
     "cache": Way(left_to_right, Ancestral, HYBRID),
     "insertion": Way(lambda: Insertion(VOCABULARY, limit=LIMIT), Stepwise, [BOTH_WAYS, ATTENTION]),
+    **CHAINS,
 }
 
 
@@ -161,7 +169,7 @@ def test_alone_is_in_a_batch(name: str) -> None:
     alone_is_in_a_batch(name)
 
 
-@pytest.mark.parametrize("name", ["mask", "uniform", "prefix", "insertion"])
+@pytest.mark.parametrize("name", ["mask", "uniform", "prefix", "insertion", *CHAINS])
 def test_packed_is_padded(name: str) -> None:
     packed_is_padded(name)
 
@@ -179,14 +187,6 @@ def test_cache_is_prefix() -> None:
 @pytest.mark.parametrize("source", ["mask", "uniform"])
 def test_equal_logits_give_equal_tokens(source: Any, dtype: torch.dtype) -> None:
     equal_logits_give_equal_tokens(source, dtype)
-
-
-@pytest.fixture
-def unchecked_shapes() -> Iterator[None]:
-    """The tests' run-time shape checks are no part of what is compiled."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.slow

@@ -223,15 +223,15 @@ def _time_off_by_one(patch: pytest.MonkeyPatch) -> None:
 def _share_left_forgotten(patch: pytest.MonkeyPatch) -> None:
     """(kappa_s - kappa_t) without / (1 - kappa_t)."""
 
-    def jump(self: MixtureFlow, t: Tensor, s: Tensor) -> Tensor:
+    def jump(self: MixtureFlow, batch: SequenceBatch, t: Tensor, s: Tensor) -> Tensor:
         return torch.where(s >= 1, 1.0, self.schedule.kappa(s) - self.schedule.kappa(t))
 
     patch.setattr(MixtureFlow, "_jump", jump)
 
 
 def _network_told_another_time(patch: pytest.MonkeyPatch) -> None:
-    true = MixtureFlow._log_posterior
-    patch.setattr(MixtureFlow, "_log_posterior", lambda self, n, batch, kappa: true(self, n, batch, kappa / 2))
+    true = MixtureFlow._log_answer
+    patch.setattr(MixtureFlow, "_log_answer", lambda self, n, batch, kappa: true(self, n, batch, kappa / 2))
 
 
 def _one_number_for_jump_and_token(patch: pytest.MonkeyPatch) -> None:
@@ -245,12 +245,12 @@ def _fixed_forgotten(patch: pytest.MonkeyPatch) -> None:
 
 
 def _fixed_told_as_noisy(patch: pytest.MonkeyPatch) -> None:
-    true = MixtureFlow._log_posterior
+    true = MixtureFlow._log_answer
 
     def changed(self: MixtureFlow, network: Any, batch: SequenceBatch, kappa: Tensor) -> Tensor:
         return true(self, network, replace(batch, fixed=None), kappa)
 
-    patch.setattr(MixtureFlow, "_log_posterior", changed)
+    patch.setattr(MixtureFlow, "_log_answer", changed)
 
 
 def _sites_alone(patch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ class ToyProcess(Process):
     def outputs(self) -> int:
         return self.vocabulary.size
 
-    def fit(self, lengths: Tensor) -> None:
+    def fit(self, lengths: Tensor, condition: Tensor | None = None) -> None:
         raise NotImplementedError
 
     def corrupt(self, batch: SequenceBatch, time: Tensor, noise: Noise) -> SequenceBatch:
@@ -36,7 +36,7 @@ class ToyProcess(Process):
     def loss(self, network: Network, batch: SequenceBatch, noise: Noise) -> TokenLoss:
         raise NotImplementedError
 
-    def lengths(self, noise: Noise, allowed: tuple[int, ...]) -> Tensor:
+    def lengths(self, noise: Noise, allowed: tuple[int, ...], condition: Tensor | None = None) -> Tensor:
         raise NotImplementedError
 
     def likelihood(self, network: Network, batch: SequenceBatch, noise: Noise, points: int) -> Likelihood:

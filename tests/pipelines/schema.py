@@ -21,6 +21,7 @@ SCHEMA: dict[str, Any] = {
     "baselines": dict,
     "constraints": {"checked": int, "violated": int},
     "objective_calls": int,
+    "objective_evaluations": dict,
     "network_calls": int,
     "seconds": float,
     "versions": dict,
@@ -40,4 +41,5 @@ def check_metrics(body: dict[str, Any], schema: dict[str, Any] = SCHEMA) -> None
         for measured in (body["values"], *body["baselines"].values()):
             assert all(isinstance(name, str) and re.fullmatch(r"[a-z][a-z0-9_@.]*", name) for name in measured)
             assert all(isinstance(value, (str, *NUMBER)) for value in measured.values())
+        assert all(isinstance(count, int) for count in body["objective_evaluations"].values())
         assert all(isinstance(version, str) for version in body["versions"].values())

@@ -63,7 +63,7 @@ def test_cite_is_bibtex_of_the_members_used(tiny: Path, tmp_path: Path, motif: C
 def test_one_paper_of_two_members_is_cited_once(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     papers = [Paper("ours", "One & only", "1234.5"), Paper("ours", "One & only", "1234.5", "half of it")]
     used = [("mixer", "a", papers[0]), ("process", "b", papers[1])]
-    monkeypatch.setattr(catalogue, "_used", lambda config: iter(used))
+    monkeypatch.setattr(catalogue, "used", lambda *run: iter(used))
     text = motif.cite(tiny / "model")
     assert text.count("@misc") == 1 and "@misc{arxiv_1234_5," in text
     assert "title = {{One \\& only}}" in text and "note = {mixer a; process b, with deviations: half of it}" in text

@@ -112,6 +112,12 @@ def test_defaults_and_groups() -> None:
     assert sampler == {"name": "stepwise", "steps": 8, "corrector": 0.0}
 
 
+def test_an_experiment_names_its_task_and_words_name_another() -> None:
+    assert one("train", "experiment=dhs_autoregressive")["task"]["name"] == "regulatory_dna"
+    assert one("train", "experiment=dhs_autoregressive", "task=peptide")["task"]["name"] == "peptide"
+    assert one("train")["task"]["name"] == "peptide"
+
+
 def test_an_experiment_is_overridden_by_words() -> None:
     config = one("generate", "experiment=peptide_demo", "best_of=2", "constraints=[length:9..9]")
     assert (config["n"], config["best_of"], config["constraints"]) == (256, 2, ["length:9..9"])

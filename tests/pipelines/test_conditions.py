@@ -85,7 +85,7 @@ def test_what_is_asked_comes_out(trained: Path, tmp_path: Path, asked: str, lett
     result = motif.generate(checkpoint=trained, condition=asked, n=60, batch_size=25, out=tmp_path / "o")
     right = np.mean([set(sequence) <= set(letters) for sequence in result.sequences])
     assert right >= 0.8, result.sequences[:9]
-    # A flow draws its lengths from a prior that knows no condition.
+    # A flow draws its lengths from a prior that knows the class, no scalar.
     if length is not None and "autoregressive" in trained.name:
         assert np.mean([abs(len(sequence) - length) <= 1 for sequence in result.sequences]) >= 0.8
     assert "outside_training" not in result.metrics["values"]

@@ -13,8 +13,9 @@ import pipelines as motif
 from core.data.shards import TokenShards
 from domains.bio.alphabet import reverse_complement
 from domains.bio.tokenizers.dna import Dna
+from domains.data_sets import data_folder, data_sets, named_set
 from pipelines.cli import main
-from pipelines.data_sets import data_sets, named_set, parts_of
+from pipelines.data_sets import parts_of
 from pipelines.present import read_reference
 
 DNA = ("domain=bio", "task=regulatory_dna")
@@ -155,7 +156,7 @@ def test_a_set_of_classes_is_its_parts(motif_data: Path) -> None:
 
 @pytest.fixture
 def small_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few of the real promoters, under the names and hashes that the named sets ask for."""
+    """Two files of random strands, where the named sets look for theirs."""
     source = random.Random(0)
     for name, length in (("tata_promoters_human", 30), ("ecoli_promoters", 20)):
         file = tmp_path / "data" / "bio" / "dna" / f"{name}.csv.gz"
@@ -163,10 +164,7 @@ def small_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with gzip.open(file, "wt", encoding="utf-8") as stream:
             stream.write("sequence\n" + "".join(f"{strand(source, length)}\n" for _ in range(60)))
     monkeypatch.setenv("MOTIF_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr("pipelines.data_sets.file_hash", lambda path: named_set(NAMES[path.name])["sha256"])
-
-
-NAMES = {"tata_promoters_human.csv.gz": "tata_promoters", "ecoli_promoters.csv.gz": "ecoli_promoters"}
+    monkeypatch.setattr("pipelines.data_sets.located", lambda entry: data_folder() / entry["path"])
 
 
 @pytest.mark.usefixtures("small_sets")
@@ -214,11 +212,15 @@ def test_rules_and_properties_of_proteins_are_refused(refused: Callable, tmp_pat
     )
 
 
-def test_a_users_dna_is_judged_without_a_model(tmp_path: Path) -> None:
+def test_a_users_dna_is_judged_without_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "in.fasta"
     file.write_text(FASTA + f">other\n{reverse_complement(SEQUENCES[0])}\n", encoding="utf-8")
-    words = {"domain": "bio", "task": "regulatory_dna", "input": file, "constraints": ["restriction:EcoRI"]}
-    body = motif.evaluate(**words, objectives=["gc_content"], out=tmp_path / "out")
+    words = ["task=regulatory_dna", f"input={file}", "constraints=[restriction:EcoRI]", "objectives=[gc_content]"]
+    capsys.readouterr()
+    assert main(["evaluate", *words, f"out={tmp_path / 'out'}"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert "unique: 0.75" in told and "novel: not defined" in told
+    body = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert body["values"]["unique"] == 3 / 4 and body["values"]["valid"] == 1
     assert body["data"]["name"] == "none"
 

@@ -16,9 +16,11 @@ from safetensors.torch import load_file
 
 import pipelines as motif
 from core.data.clusters import clusters
+from core.data.sequence_batch import SequenceBatch
 from core.data.shards import TokenShards
 from core.errors import UserError
 from core.processes.base import Likelihood
+from core.processes.mixture_flow import MixtureFlow
 from core.training.fit import STEPS
 from core.training.module import GenerativeModule
 from pipelines.finetune import compared
@@ -226,7 +228,23 @@ def test_another_tokenizer_is_refused(parent: Path, mine: Path, tmp_path: Path) 
         motif.finetune(checkpoint=parent, data__path=folder, out=tmp_path / "m", **FEW)
 
 
-def test_conditions_belong_to_conditional_checkpoints(parent: Path, mine: Path, tmp_path: Path) -> None:
+def hidden(monkeypatch: pytest.MonkeyPatch, method: str) -> list[bool]:
+    """Whether a sequence comes without its condition, one after the other as the process's method is asked."""
+    seen: list[bool] = []
+    true = getattr(MixtureFlow, method)
+
+    def spy(self: MixtureFlow, network: Any, batch: SequenceBatch, *rest: Any) -> Any:
+        assert batch.condition is not None
+        seen.extend(batch.condition.isnan().any(1).tolist())
+        return true(self, network, batch, *rest)
+
+    monkeypatch.setattr(MixtureFlow, method, spy)
+    return seen
+
+
+def test_conditions_belong_to_conditional_checkpoints(
+    parent: Path, mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sequences = mine.read_text().splitlines()[1::2]
     file = tmp_path / "in.csv"
     file.write_text("\n".join(["seq,kind", *(f"{s},{'AB'[n % 2]}" for n, s in enumerate(sequences))]) + "\n")
@@ -235,10 +253,19 @@ def test_conditions_belong_to_conditional_checkpoints(parent: Path, mine: Path, 
         motif.finetune(checkpoint=parent, input=file, columns=columns, out=tmp_path / "m", **FEW)
     prepared = motif.prepare(input=file, columns=columns, split="cluster", out=tmp_path / "prepared")
     few = {"trainer.steps": 1, "trainer.validate_every": 1, "process.limit": 30}
-    conditional = motif.train(data__path=prepared, model="tiny", out=tmp_path / "conditional", **few)
+    # Training hides the share that is asked for; what is judged keeps its condition.
+    learnt, judged = hidden(monkeypatch, "loss"), hidden(monkeypatch, "likelihood")
+    conditional = motif.train(
+        data__path=prepared, model="tiny", out=tmp_path / "conditional", condition_dropout=0.5, **few
+    )
+    assert 0 < sum(learnt) < len(learnt) and judged and not any(judged)
     # One class alone is welcome: the parent knows the others.
     file.write_text("\n".join(["seq,kind", *(f"{s},B" for s in sequences)]) + "\n")
-    out = motif.finetune(checkpoint=conditional, input=file, columns=columns, out=tmp_path / "child", **FEW)
+    learnt.clear()
+    judged.clear()
+    words = {"input": file, "columns": columns, "condition_dropout": 1.0, **FEW, "trainer.steps": 10}
+    out = motif.finetune(checkpoint=conditional, out=tmp_path / "child", **words)
+    assert learnt and all(learnt) and judged and not any(judged)
     config = yaml.safe_load((out / "config.yaml").read_text())
     assert config["condition"] == [{"name": "kind", "labels": ["A", "B"]}]
     file.write_text("\n".join(["seq,kind", *(f"{s},C" for s in sequences)]) + "\n")

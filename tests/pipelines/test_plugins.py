@@ -14,6 +14,7 @@ import yaml
 import pipelines as motif
 from core.errors import UserError
 from core.processes.autoregressive import Autoregressive
+from domains.bio.objectives.gc_content import GcContent
 from tests.pipelines.conftest import Outcome
 
 # Independent sites: everything is masked at t = 0 and drawn in one step.
@@ -43,7 +44,7 @@ class OneShot(Process):
     def outputs(self):
         return self.vocabulary.size
 
-    def fit(self, lengths):
+    def fit(self, lengths, condition=None):
         self.longest.fill_(int(lengths.max()))
 
     def corrupt(self, batch, time, noise):
@@ -78,7 +79,7 @@ class OneShot(Process):
     def grid(self, steps):
         return [(0.0, 1.0)]
 
-    def lengths(self, noise, allowed):
+    def lengths(self, noise, allowed, condition=None):
         fitting = torch.tensor([n for n in allowed if n <= int(self.longest)])
         return fitting[(noise.uniform(1, Purpose.LENGTH)[:, 0] * len(fitting)).long()]
 
@@ -170,11 +171,76 @@ class Starts(Constraint):
     def check(self, value):
         return value.CHECK(self.letter)
 """
+FUSION = """
+import torch
+from core.backbones.memories.base import Fusion
+from core.registry import Paper
+
+
+class Together(Fusion):
+    paper = Paper("ours", "What all memories say, added")
+
+    def _fuse(self, h, positions, sources):
+        said = [reader.out(reader(h, positions, source)[0]) for reader, source in self._pairs(sources)]
+        return torch.stack(said).SUM(0)
+"""
+SAMPLER = """
+import torch
+from core.data.noise import Noise
+from core.decoding.base import Sampler, Samples
+from core.errors import UserError
+from core.processes.autoregressive import Autoregressive
+from domains.bio.objectives.gc_content import GcContent
+from core.registry import Paper
+
+
+class RowByRow(Sampler):
+    paper = Paper("ours", "One sequence after the other")
+
+    def suits(self, process):
+        if not isinstance(process, Autoregressive):
+            raise UserError("RowByRow needs an autoregressive checkpoint")
+
+    def sample(self, process, network, start, noise, constraints=None):
+        rows = []
+        for row in range(start.layout.count):
+            index = torch.tensor([row])
+            batch, own, step, done = start.select(index), NOISE, 0, False
+            running = None if constraints is None else constraints.start(1)
+            while not done:
+                law = process.transition(network, batch, float(step), step + 1.0)
+                move = law.draw(batch, own.at(step), constraints, running)
+                batch, running, step, done = move.batch, move.running, step + 1, bool(move.done)
+            rows.append(batch.tokens[0, : int(batch.layout.lengths)])
+        return Samples(tuple(rows), 0, 0)
+"""
+GUIDE = """
+import torch
+from core.guidance.guides.base import Guide
+from core.processes.transitions.append import Append
+from core.processes.transitions.drift import Drift
+from core.registry import Paper
+
+
+class Late(Guide):
+    paper = Paper("ours", "Letters late in the alphabet, and numbers far up")
+    supports = frozenset({Append, Drift})
+
+    def reweight(self, transition, batch, t, s, context):
+        strength = STRENGTH
+        if isinstance(transition, Append):
+            late = torch.linspace(0, 3, transition.logits.shape[1]).to(transition.logits)
+            return transition.tilted(strength * late.expand_as(transition.logits))
+        return transition.tilted(strength * transition.candidates(batch, context.noise)[:, :, 0, 0])
+"""
 GOOD = {
     "process": ("OneShot", PROCESS),
     "mixer": ("Mean", MIXER.replace("WHOLE", "")),
     "objective": ("Lysines", OBJECTIVE.replace("SHIFT", "")),
     "constraint": ("Starts", CONSTRAINT.replace("CHECK", "startswith")),
+    "fusion": ("Together", FUSION.replace("SUM", "sum")),
+    "sampler": ("RowByRow", SAMPLER.replace("NOISE", "noise.select(index)")),
+    "guide": ("Late", GUIDE.replace("STRENGTH", "self.strength")),
 }
 # A fault in each, and the law that must find it.
 BAD = {
@@ -182,6 +248,9 @@ BAD = {
     "mixer": (MIXER.replace("WHOLE", "+ h.flatten(0, 1).mean(0)"), "a sequence mixes alone"),
     "objective": (OBJECTIVE.replace("SHIFT", "- np.mean([len(s) for s in sequences])"), "does not depend on the batch"),
     "constraint": (CONSTRAINT.replace("CHECK", "endswith"), "passes check"),
+    "fusion": (FUSION.replace("SUM", "mean"), "an empty memory is as if built without it"),
+    "sampler": (SAMPLER.replace("NOISE", "Noise.start(0, index)"), "the same alone and in a batch"),
+    "guide": (GUIDE.replace("STRENGTH", "0.5 + self.strength"), "strength 0 is the unguided law"),
 }
 KINDS = tuple(GOOD)
 TRAINING = {"model": "tiny", "trainer.steps": 2, "trainer.validate_every": 1}
@@ -249,9 +318,10 @@ def test_check_tells_own_faults_from_bugs_of_ours(
 ) -> None:
     done = motif("check", "bidirectional")
     assert done.code == 2 and "Bidirectional" in done.err and "mixer" in done.err
-    monkeypatch.setattr(Autoregressive, "loss", lambda self, *a: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        motif("check", "autoregressive")
+    for member, method in ((Autoregressive, "loss"), (GcContent, "score")):
+        monkeypatch.setattr(member, method, lambda self, *a: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            motif("check", member.__module__.rpartition(".")[2])
 
 
 @pytest.mark.parametrize(

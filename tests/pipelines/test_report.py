@@ -186,12 +186,23 @@ def test_a_file_is_judged_without_weights_and_its_text_is_harmless(motif: Callab
     check_metrics(body)
     assert body["model"] == {"name": None, "parameters": 0} and body["network_calls"] == 0
     assert body["constraints"] == {"checked": 2, "violated": 1}
+    assert body["objective_calls"] == 2 and body["objective_evaluations"] == {"net_charge": 2}
+    assert_figures_are_told(outcome.out, body)
     page = (out / "report.html").read_text(encoding="utf-8")
     check_page(page, "bio / peptide: evaluate")
     assert "Input" in sections(page) and "Checkpoint card" not in sections(page)
     shown = text_of(page)
     for part in ("2 records were read, 2 skipped", "c</td><b>", "<img/src=x>", *(row["reason"] for row in skipped)):
         assert part in shown
+
+
+def assert_figures_are_told(text: str, body: dict[str, Any]) -> None:
+    """Each metric on a line of its own, beside that of real sequences."""
+    floor, told = body["baselines"]["real_test_sequences"], text.splitlines()
+    assert set(floor) >= METRICS
+    number = lambda value: "not defined" if value is None else f"{value:.4g}"  # noqa: E731
+    for name, real in floor.items():
+        assert f"{name}: {number(body['values'][name])} (real test sequences {number(real)})" in told
 
 
 def test_the_statements_of_the_reader_are_shown(motif: Callable, tiny: Path, tmp_path: Path) -> None:
@@ -223,6 +234,7 @@ def test_evaluate_puts_the_model_beside_ngrams(motif: Callable, tiny: Path, tmp_
         assert f"{name}: perplexity {floor['perplexity']:.3f} [95 % " in outcome.out
     assert f"floor {values['floor']} (best on the validation split)" in outcome.out
     assert "upper 95 % limit of the bound's quadrature" in outcome.out
+    assert_figures_are_told(outcome.out, body)
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     check_page(page, "bio / peptide: evaluate")
     found = sections(page)
@@ -311,6 +323,7 @@ def test_a_named_set_is_prepared_for_the_while(tiny: Path, tmp_path: Path, monke
     assert len(seen) == 1 and not seen[0].exists()
 
 
-def test_rules_without_a_file_to_judge_are_refused(tiny: Path, refused: Callable[..., None]) -> None:
-    words = ("evaluate", f"checkpoint={tiny / 'model'}", f"data.path={tiny / 'prepared'}", "constraints=[length:5..9]")
+@pytest.mark.parametrize("rules", ["constraints=[length:5..9]", "objectives=[gravy]"])
+def test_rules_without_a_file_to_judge_are_refused(rules: str, tiny: Path, refused: Callable[..., None]) -> None:
+    words = ("evaluate", f"checkpoint={tiny / 'model'}", f"data.path={tiny / 'prepared'}", rules)
     refused("objectives and constraints judge the sequences of input=: drop them, or name a file", *words)

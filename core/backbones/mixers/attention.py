@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from core.backbones.engines.attend import attend
@@ -18,7 +18,10 @@ from core.registry import Paper
 class Attention(SequenceMixer):
     """Multi-head softmax attention; fewer key heads than heads make it grouped- or multi-query.
 
-    Decodes under causal masks only: under the others a later token changes earlier outputs.
+    Decodes under causal masks only: under the others a later token changes earlier outputs. With a
+    block mask a width that is no multiple of the block is refused beside a state, and `step` with
+    it. A row may end inside its last block; one that goes on from there, which no wait for the
+    device lets us refuse, reads NaN.
     """
 
     paper = Paper(
@@ -28,7 +31,7 @@ class Attention(SequenceMixer):
         "rotary positions (2104.09864), shared key heads (2305.13245), no biases",
     )
     capabilities = Capabilities(
-        masks=frozenset({"causal", "full", "prefix", "window", "sinks"}), state="growing", cost=2.0
+        masks=frozenset({"causal", "full", "prefix", "window", "sinks", "block"}), state="growing", cost=2.0
     )
 
     def __init__(
@@ -73,6 +76,7 @@ class Attention(SequenceMixer):
             mixed, _ = attend(query, key, value, self.mask, layout)
             return self.out(mixed.transpose(1, 2).flatten(2)), None
         assert isinstance(before, KeyValue)
+        torn = self._torn(before, layout)
         places = torch.where(layout.valid, before.position[:, None] + layout.offsets, -1)
         keys = torch.cat([before.keys.to(key.dtype), key], 2)
         values = torch.cat([before.values.to(value.dtype), value], 2)
@@ -81,12 +85,22 @@ class Attention(SequenceMixer):
         seen = self.mask.allows(places[:, :, None], slots[:, None], same, None)
         mixed, _ = attend(query, keys, values, seen)
         y = self.out(mixed.transpose(1, 2).flatten(2))
+        y = y if torn is None else y.masked_fill(torn[:, None, None], torch.nan)
         if keep == "none":
             return y, None
         end = before.position + layout.lengths
         if self.mask.window is None:
             return y, KeyValue(end, keys, values, slots, before.oldest)
         return y, self._ring(before, key, value, end)
+
+    def _torn(self, before: KeyValue, layout: Layout) -> Bool[Tensor, " N"] | None:
+        """Rows that go on inside a block, whose first tokens were answered without the rest; None without blocks."""
+        block = self.mask.block
+        if block is None:
+            return None
+        if layout.shape[1] % block:
+            raise ValueError(f"with a state a block mask reads whole blocks of {block} tokens, not {layout.shape[1]}")
+        return (before.position % block > 0) & (layout.lengths > 0)
 
     def _ring(
         self,

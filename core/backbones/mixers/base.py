@@ -44,7 +44,8 @@ class SequenceMixer(nn.Module, ABC):
     outputs and gradients, at any cut of the sequence. Positions come from the layout, or from
     the state when decoding. Recurrent state and gates are fp32 whatever the activations.
 
-    With `state` the tokens continue each sequence (padded layouts only). `keep` says what
+    With `state` the tokens continue each sequence (padded layouts only); under a block mask whole
+    blocks at a time, since a token changes the outputs of its own block. `keep` says what
     comes back: nothing, the state after the last token, or one that can roll back to any of
     at most 16 tokens. `Layout.mask` is not read: the mixer's own mask rules. The linear map
     that writes to the residual stream is called `out`.

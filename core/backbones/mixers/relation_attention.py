@@ -32,7 +32,7 @@ class RelationAttention(SequenceMixer):
         "any typed edges, as in RAT-SQL (1911.04942); a sparse list, several edges between two tokens add up",
     )
     capabilities = Capabilities(
-        masks=frozenset({"causal", "full", "prefix", "window", "sinks"}), state="none", cost=2.0
+        masks=frozenset({"causal", "full", "prefix", "window", "sinks", "block"}), state="none", cost=2.0
     )
 
     def __init__(self, width: int, mask: MaskSpec, types: int = 16, heads: int = 4, rotary: bool = True) -> None:

@@ -33,11 +33,10 @@ class Svg:
         self.description = description
         self._parts: list[str] = []
 
-    def rectangle(self, x: float, y: float, width: float, height: float, kind: str, tip: str = "") -> None:
-        body = f"<title>{escape(tip)}</title>" if tip else ""
+    def rectangle(self, x: float, y: float, width: float, height: float, kind: str) -> None:
         self._parts.append(
             f'<rect class="{escape(kind)}" x="{number(x)}" y="{number(y)}" '
-            f'width="{number(max(width, 0.0))}" height="{number(max(height, 0.0))}">{body}</rect>'
+            f'width="{number(max(width, 0.0))}" height="{number(max(height, 0.0))}"/>'
         )
 
     def polyline(self, x: Float[np.ndarray, " N"], y: Float[np.ndarray, " N"], kind: str) -> None:

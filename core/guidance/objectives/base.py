@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -23,7 +23,8 @@ class Objective(ABC):
     `score` is batched, deterministic and does not depend on the batch; NaN marks a sequence outside
     `valid_range` or one that the property is not defined for, and such a sequence never
     enters an archive. A direction that must not be sought is `hazardous` and refused. `kind` is the
-    tokenizer's where only its sequences can be measured.
+    tokenizer's where only its sequences can be measured. `data` names the data set that it reads when
+    made, which raises `UserError` where that is missing.
     """
 
     paper: ClassVar[Paper]
@@ -32,6 +33,7 @@ class Objective(ABC):
     source: ClassVar[str]
     hazardous: ClassVar[Literal["max", "min"] | None] = None
     kind: ClassVar[str | None] = None
+    data: ClassVar[str | None] = None
 
     @abstractmethod
     def score(self, sequences: Sequence[Any]) -> NDArray[np.float64]:
@@ -67,18 +69,21 @@ class Target:
 class Scoreboard:
     """Asks every objective once for each distinct sequence, and counts.
 
-    `calls` counts distinct sequences, under however many objectives; `evaluations` counts per
-    objective.
+    `calls` counts distinct sequences, under however many objectives, those of one `canonical` form as
+    one; `evaluations` counts per objective. Each sequence is scored as it is read: what a property says
+    of one strand it need not say of the other.
     """
 
-    def __init__(self, targets: Sequence[Target]) -> None:
+    def __init__(self, targets: Sequence[Target], canonical: Callable[[Any], Hashable] | None = None) -> None:
         self.targets = tuple(targets)
+        self._canonical = canonical
         self._known: dict[Any, NDArray[np.float64]] = {}
+        self._called: set[Hashable] = set()
         self.evaluations = {target.name: 0 for target in targets}
 
     @property
     def calls(self) -> int:
-        return len(self._known) if self.targets else 0
+        return len(self._called) if self.targets else 0
 
     def score(self, sequences: Sequence[Any]) -> NDArray[np.float64]:
         """Raw scores `[N, M]`, one column a target."""
@@ -93,6 +98,7 @@ class Scoreboard:
                 columns.append(column)
             table = np.stack(columns, axis=1) if columns else np.zeros((len(fresh), 0))
             self._known.update(zip(fresh, table, strict=True))
+            self._called.update(fresh if self._canonical is None else map(self._canonical, fresh))
         return np.array([self._known[s] for s in sequences]).reshape(len(sequences), len(self.targets))
 
     def utility(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:

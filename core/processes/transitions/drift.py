@@ -87,6 +87,8 @@ class Drift(Transition):
         else:
             chosen = draw(self.law(batch), noise.uniform(1, Purpose.JUMP)[:, 0])
             after = step.candidates(batch, noise)[torch.arange(len(chosen), device=chosen.device), chosen]
+        if not bool(after[batch.layout.valid].isfinite().all()):
+            raise RuntimeError("a step leads to NaN or infinity: the velocity behind it is not finite")
         done = torch.zeros(len(after), dtype=torch.bool, device=after.device)
         return Move(replace(batch, tokens=after), done, running)
 

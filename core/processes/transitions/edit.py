@@ -13,6 +13,7 @@ from core.data.layout import Layout
 from core.data.noise import Noise, Purpose, draw
 from core.data.sequence_batch import SequenceBatch
 from core.guidance.constraint_set import ConstraintSet
+from core.processes._sites import moving
 from core.processes.transitions._contrast import contrast
 from core.processes.transitions.base import Move, Transition
 from core.registry import Paper
@@ -53,11 +54,9 @@ class Edit(Transition):
     def law(self, batch: SequenceBatch) -> Float[Tensor, "N L V1"]:
         """Normalised log-probabilities of each site, certain where it is fixed or holds nothing."""
         gone = self.logits.shape[-1] - 1
-        valid = batch.layout.valid
-        certain = torch.where(valid, batch.tokens, gone)
-        open_ = valid if batch.fixed is None else valid & ~batch.fixed
+        certain = torch.where(batch.layout.valid, batch.tokens, gone)
         forced = torch.full_like(self.logits, -torch.inf).scatter(-1, certain[..., None], 0.0)
-        return torch.where(open_[..., None], self.logits.log_softmax(-1), forced)
+        return torch.where(moving(batch)[..., None], self.logits.log_softmax(-1), forced)
 
     def draw(self, batch: SequenceBatch, noise: Noise, constraints: ConstraintSet | None, running: Any) -> Move:
         law = self.law(batch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -45,15 +46,25 @@ def nearest(
 
     Identity is 1 - Levenshtein distance / length of the longer one; of DNA, on the strand where it is higher.
     """
+    if not training:
+        raise ValueError("the nearest of no sequences is asked for")
+    place = {sample: row for row, sample in enumerate(dict.fromkeys(samples))}
+    rows = np.array([place[sample] for sample in samples], dtype=np.int64)
+    index, identity = _nearest(tuple(place), tuple(training), alphabet_of(tokenizer).double)
+    return index[rows], identity[rows]
+
+
+@lru_cache(maxsize=1)
+def _nearest(
+    samples: tuple[str, ...], training: tuple[str, ...], double: bool
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """`nearest` of distinct samples, kept: the metric and the table of samples ask the same."""
     from rapidfuzz.distance import Levenshtein
     from rapidfuzz.process import cdist
 
-    if not training:
-        raise ValueError("the nearest of no sequences is asked for")
     index = np.zeros(len(samples), dtype=np.int64)
     identity = np.zeros(len(samples))
     step = max(1, _CELLS // len(training))
-    double = alphabet_of(tokenizer).double
 
     def identities(rows: Sequence[str]) -> NDArray[np.float32]:
         return cdist(rows, training, scorer=Levenshtein.normalized_similarity, dtype=np.float32, workers=-1)

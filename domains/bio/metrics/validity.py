@@ -11,7 +11,7 @@ from domains.bio.alphabet import alphabet_of
 
 
 class Validity(Metric):
-    """`valid`: share of samples in the alphabet, in the legal lengths and within every constraint."""
+    """`valid`: share of samples that are not empty, in the alphabet and within every constraint."""
 
     paper = Paper("ours", "validity as in MOSES", "1811.12823", "peptides in place of molecules; constraints count")
 
@@ -22,11 +22,10 @@ class Validity(Metric):
 def valid(samples: Sequence[str], context: MetricContext) -> list[str]:
     """The valid ones, in order, repeats included."""
     alphabet = alphabet_of(context.tokenizer)
-    low, high = context.lengths or (1, math.inf)
     return [
         sample
         for sample in samples
-        if low <= len(sample) <= high
+        if sample
         and alphabet.fault(sample) is None
         and all(constraint.check(sample) for constraint in context.constraints)
     ]

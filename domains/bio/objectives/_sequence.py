@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from core.errors import UserError
 from domains.bio.alphabet import PROTEIN, Alphabet
 
 
@@ -21,14 +20,3 @@ def each(
         for sequence in sequences
     ]
     return np.array(values, dtype=np.float64)
-
-
-def number(argument: str, text: str, low: float, high: float) -> float:
-    """A command-line argument as a number in [low, high]."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise UserError(f"{argument}: {text!r} is not a number") from None
-    if not low <= value <= high:
-        raise UserError(f"{argument}: {text} is outside {low:g}..{high:g}")
-    return value

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import UserError
+from core.guidance.objectives._arguments import number
 from core.guidance.objectives.base import Objective
 from core.registry import Paper
-from domains.bio.objectives._sequence import each, number
+from domains.bio.objectives._sequence import each
 
 # Normalised consensus scale of Eisenberg, Schwarz, Komaromy and Wall 1984.
 _SCALE = {

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from core.guidance.objectives._arguments import number
 from core.guidance.objectives.base import Objective
 from core.registry import Paper
-from domains.bio.objectives._sequence import each, number
+from domains.bio.objectives._sequence import each
 
 
 class NetCharge(Objective):

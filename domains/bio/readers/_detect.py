@@ -25,7 +25,7 @@ def refuse_other_alphabets(file: str, sequences: Iterable[str], expected: Alphab
         return
     bases = sum(letters[letter] for letter in _NUCLEOTIDES) / total
     kind = "RNA" if letters["U"] > letters["T"] else "DNA"
-    if not expected.double and bases >= _NUCLEOTIDE_SHARE:
+    if expected.kind == "protein" and bases >= _NUCLEOTIDE_SHARE:
         raise UserError(
             f"{named(file)}: {bases:.0%} of the letters are A, C, G, T, U or N, so this reads like {kind}, "
             f"not protein: translate it, or pass alphabet=protein if it is protein"

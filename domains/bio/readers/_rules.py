@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from core.errors import UserError
@@ -33,6 +33,7 @@ class Rules:
     skipped and listed, or refuses the file. alphabet: `protein` or `dna` asserts that a file which
     reads like something else is that all the same; `rna` reads U as T where DNA is expected.
     max_length: the longest sequence that is read. expected: what the task's sequences are made of.
+    A record's source is held to the same, and records are duplicates where both are the same.
     """
 
     case: str = "refuse"
@@ -57,17 +58,19 @@ class Rules:
         found = list(found)
         if self.alphabet == "detect":
             refuse_other_alphabets(file, [record.value for record in found], self.expected)
+            refuse_other_alphabets(file, [record.source for record in found if record.source], self.expected)
         told = list(statements)
         skipped = list(unreadable)
         if skipped and self.on_bad == "refuse":
             raise UserError(f"{skipped[0]}: mend it, or pass on_bad=skip")
         kept: list[Record] = []
-        first: dict[str, str] = {}
-        changed = Counter[str]()
+        first: dict[tuple[str, str | None], str] = {}
+        changed = {"records": Counter[str](), "sources": Counter[str]()}
         for raw in found:
-            outcome = self._record(raw, first, told, changed)
+            outcome = self._pair(raw, told, changed)
             if isinstance(outcome, Record):
-                first[outcome.value] = outcome.name
+                outcome = _once(outcome, first)
+            if isinstance(outcome, Record):
                 kept.append(outcome)
                 continue
             if self.on_bad == "refuse":
@@ -76,15 +79,26 @@ class Rules:
         if not kept:
             reason = f"all {len(skipped)} records are unreadable, the first: {skipped[0]}" if skipped else "no records"
             raise UserError(f"{named(file)}: {reason}")
-        if changed["case"]:
-            told.append(f"{changed['case']} records held lower case, read as upper case as told")
-        if changed["rna"]:
-            told.append(f"{changed['rna']} records were read as RNA, U as T, as told")
+        for noun, counts in changed.items():
+            if counts["case"]:
+                told.append(f"{counts['case']} {noun} held lower case, read as upper case as told")
+            if counts["rna"]:
+                told.append(f"{counts['rna']} {noun} were read as RNA, U as T, as told")
         return ReadReport(tuple(kept), tuple(skipped), tuple(told))
 
-    def _record(
-        self, raw: Record, first: Mapping[str, str], told: list[str], changed: Counter[str]
-    ) -> Record | Skipped:
+    def _pair(self, raw: Record, told: list[str], changed: Mapping[str, Counter[str]]) -> Record | Skipped:
+        """A record and the source that it may have."""
+        outcome = self._record(raw, told, changed["records"])
+        if isinstance(outcome, Skipped) or raw.source is None:
+            return outcome
+        source = self._record(
+            Record(f"{raw.name}, source", raw.source, {}, raw.file, raw.line), told, changed["sources"]
+        )
+        if isinstance(source, Skipped):
+            return _bad(raw, f"source: {source.reason}", source.position)
+        return replace(outcome, source=source.value)
+
+    def _record(self, raw: Record, told: list[str], changed: Counter[str]) -> Record | Skipped:
         value, fields, offset = raw.value, dict(raw.fields), 0
         n_cap, c_cap = _N_CAP.match(value), _C_CAP.search(value)
         if (n_cap or c_cap) and self.caps == "refuse":
@@ -114,9 +128,16 @@ class Rules:
         if self.max_length is not None and len(value) > self.max_length:
             reason = f"{len(value)} {self.expected.noun}s, more than max_length={self.max_length}"
             return _bad(raw, reason, self.max_length + 1)
-        if value in first:
-            return _bad(raw, f"duplicate: the same sequence as record {shown(first[value])}")
-        return raw if value is raw.value else Record(raw.name, value, fields, raw.file, raw.line)
+        return raw if value is raw.value else replace(raw, value=value, fields=fields)
+
+
+def _once(record: Record, first: dict[tuple[str, str | None], str]) -> Record | Skipped:
+    """The record, unless an earlier one is the same; `first` holds the names of all that were let through."""
+    key = record.value, record.source
+    if key in first:
+        return _bad(record, f"duplicate: the same sequence as record {shown(first[key])}")
+    first[key] = record.name
+    return record
 
 
 def _bad(raw: Record, reason: str, position: int | None = None) -> Skipped:

@@ -24,9 +24,10 @@ _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?")
 class Table(Reader):
     """One record a row; every other column becomes a field.
 
-    columns: target -> header, for `sequence`, `name` and any field that the header names
-    otherwise. Without it the sequence is looked for under sequence, seq or peptide and the name
-    under name, id or identifier, in any case; rows without a name are named by their number.
+    columns: target -> header, for `sequence`, `name`, `source` (the sequence that each is made from, an
+    empty cell where there is none) and any field that the header names otherwise. Without it the
+    sequence is looked for under sequence, seq or peptide and the name under name, id or identifier, in
+    any case; rows without a name are named by their number.
     Spaces around cells are taken off and a column of numbers with decimal commas is rewritten with
     points; both are stated.
     """
@@ -66,7 +67,8 @@ class Table(Reader):
             trimmed.update(name for name, cell in zip(names, cells, strict=True) if cell != fields[name])
             value = fields.pop("sequence")
             name = fields.pop("name", "") or str(number)
-            records.append(Record(name, value, fields, file, line))
+            source = fields.pop("source") or None if "source" in self.columns else None
+            records.append(Record(name, value, fields, file, line, source))
         statements += [
             f"{n} cells of column {shown(name)} had spaces around them, taken off" for name, n in trimmed.items()
         ]

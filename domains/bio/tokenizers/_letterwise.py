@@ -48,5 +48,8 @@ class Letterwise(Tokenizer[str]):
                 raise UserError(f"position {position}: id {token} is not a {self.alphabet.noun}")
         return "".join(letters[token] for token in ids)
 
+    def canonical(self, value: str) -> str:
+        return self.alphabet.canonical(value)
+
     def settings(self) -> Mapping[str, Any]:
         return {}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from core.backbones.engines import attend as module
+from core.backbones.engines import dense
 from core.backbones.engines.attend import attend
 from core.data import Layout, MaskSpec, pack, packed_layout, unpack
 
@@ -27,7 +27,11 @@ def definition(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> tuple
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
-@pytest.mark.parametrize("spec", [MaskSpec("causal"), MaskSpec("full"), MaskSpec("full", 2), MaskSpec("causal", 2, 1)])
+@pytest.mark.parametrize(
+    "spec",
+    [MaskSpec("causal"), MaskSpec("full"), MaskSpec("full", 2), MaskSpec("causal", 2, 1), MaskSpec("causal", block=4)],
+    ids=str,
+)
 def test_padded_and_packed_against_the_definition(spec: MaskSpec, groups: int) -> None:
     layout = Layout.padded(torch.tensor([4, 0, 1, 6]), 7)
     query = torch.randn(4, 4, 7, 6, dtype=torch.float64)
@@ -101,13 +105,13 @@ def test_packed_attention_never_waits_for_the_device(spec: MaskSpec) -> None:
 
 
 def test_planted_fault_in_the_log_sum_exp_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    true = module._dense
+    true = dense._seeing
 
     def changed(*arguments: object) -> tuple[Tensor, Tensor | None]:
         out, lse = true(*arguments)  # type: ignore[arg-type]
         return out, None if lse is None else 1.01 * lse
 
-    monkeypatch.setattr(module, "_dense", changed)
+    monkeypatch.setattr(dense, "_seeing", changed)
     for law in (
         test_log_sum_exp_joins_two_halves,
         lambda: test_padded_and_packed_against_the_definition(MaskSpec("full"), 2),

@@ -67,7 +67,7 @@ def check_mixture() -> None:
 
 
 def check_embedding() -> None:
-    """A pointed id is embedded as the encoded vector of its slot; other tokens and slots that are not stay."""
+    """A pointed id is embedded as the encoded vector of its slot, as zeros where there is none; other tokens stay."""
     head = PointerHead(WIDTH, FIRST, "shelf").double()
     memory = replace(items([0, 1, 2, -1]), encoded=torch.randn(3, ROOM, WIDTH, dtype=torch.float64))
     given = batch()
@@ -78,6 +78,10 @@ def check_embedding() -> None:
     for n, place, row, slot in ((0, 1, 0, 4), (0, 3, 0, 0), (2, 0, 2, 1), (2, 2, 2, 0)):
         wanted[n, place] = memory.encoded[row, slot]
     assert torch.equal(found, wanted)
+    # Beyond all slots, beyond those of its own row, and with a row without slots or none.
+    nowhere = torch.tensor([[FIRST + ROOM], [FIRST], [FIRST + 3], [FIRST + 1]])
+    layout = Layout.padded(torch.ones(4, dtype=torch.long), 1)
+    assert not head.embed(nowhere, h[:, :1], layout, head.project({"shelf": memory}, 4)).any()
 
 
 def check_layouts() -> None:

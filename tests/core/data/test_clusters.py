@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from core.data import clusters as module
-from core.data.clusters import clusters, held_out, joined
+from core.data.clusters import clusters, held_out, joined, linked
 from core.errors import UserError
 
 ALPHABETS = {"residues": (20, 25), "bases": (4, 150)}
@@ -81,6 +81,12 @@ def test_large_clusters_still_leave_something_held_out() -> None:
 def test_too_few_clusters_are_refused() -> None:
     with pytest.raises(UserError, match=r"form 2 group\(s\) of near-duplicates"):
         held_out(np.array([0, 0, 1, 1]), 0.2, 0)
+
+
+def test_whatever_shares_an_item_is_linked() -> None:
+    items = ["ab", "c", "", "bd", "e", "dc", "", "e"]
+    assert linked(items).tolist() == [0, 0, 1, 0, 2, 0, 3, 2]
+    assert linked([]).tolist() == []
 
 
 def test_joined_groups_part_neither_grouping() -> None:

@@ -45,6 +45,12 @@ def test_classes_are_one_hot_and_scalars_standardised() -> None:
     assert scalar.deviation == pytest.approx(math.sqrt(8 / 3))
 
 
+def test_the_class_column_is_found_among_others() -> None:
+    assert fitted().class_channels == range(0, 2)
+    assert Conditions(COLUMNS[::-1]).class_channels == range(2, 4)
+    assert Conditions(COLUMNS[1:]).class_channels is None
+
+
 def check_round_trip(shards: TokenShards) -> None:
     """The law of conditions: each sequence meets its own in every batch, from any split and any layout."""
     description = Conditions.of(json.loads(json.dumps(fitted().config())))

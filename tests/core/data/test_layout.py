@@ -14,6 +14,12 @@ SPECS = [
     MaskSpec(mode, window, sinks)
     for mode, (window, sinks) in product(("causal", "full", "prefix"), ((None, 0), (1, 0), (3, 0), (2, 1), (2, 3)))
 ]
+SPECS += [
+    MaskSpec(mode, window, sinks, block)
+    for mode, (window, sinks, block) in product(
+        ("causal", "prefix"), ((None, 0, 1), (None, 0, 2), (3, 0, 3), (2, 1, 2))
+    )
+]
 
 
 def padded(lengths: list[int], mask: MaskSpec = MaskSpec(), slack: int = 1) -> Layout:
@@ -78,7 +84,8 @@ def test_dense_against_the_definition(spec: MaskSpec, lengths: list[int]) -> Non
         length, prefix = lengths[row], min(lengths[row], 2)
         seen = query < length and key < length
         if spec.mode != "full":
-            seen &= key <= query or (spec.mode == "prefix" and key < prefix)
+            block = spec.block or 1
+            seen &= key // block <= query // block or (spec.mode == "prefix" and key < prefix)
         if spec.window is not None:
             seen &= abs(query - key) < spec.window or key < spec.sinks
         assert bool(dense[row, query, key]) is seen, (row, query, key)
@@ -131,6 +138,12 @@ def test_specs_refuse_nonsense() -> None:
         MaskSpec(window=0)
     with pytest.raises(ValueError, match="beside a window"):
         MaskSpec(sinks=1)
+    with pytest.raises(ValueError, match="at least one token"):
+        MaskSpec("causal", block=0)
+    with pytest.raises(ValueError, match="full mask shows every block"):
+        MaskSpec("full", block=2)
+    with pytest.raises(ValueError, match="own block of 4"):
+        MaskSpec("causal", 3, block=4)
     with pytest.raises(ValueError, match=r"needs Layout\.prefix"):
         MaskSpec("prefix").dense(Layout.padded(torch.tensor([1]), 1))
 
@@ -138,6 +151,7 @@ def test_specs_refuse_nonsense() -> None:
 def test_features_name_what_a_mixer_must_honour() -> None:
     assert MaskSpec().features == {"full"}
     assert MaskSpec("causal", 4, 2).features == {"causal", "window", "sinks"}
+    assert MaskSpec("prefix", block=2).features == {"prefix", "block"}
 
 
 def test_masked_shares_the_tables() -> None:
@@ -145,6 +159,31 @@ def test_masked_shares_the_tables() -> None:
     other = layout.masked(MaskSpec("causal"))
     assert other.mask.mode == "causal" and other.owners is layout.owners
     assert layout.masked(MaskSpec()) is layout
+
+
+def test_a_block_is_seen_by_all_of_its_tokens() -> None:
+    layout = Layout.padded(torch.tensor([5, 2]), 5, MaskSpec("causal", block=2))
+    assert layout.mask.dense(layout)[0].int().tolist() == [
+        [1, 1, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [1, 1, 1, 1, 0],
+        [1, 1, 1, 1, 0],
+        [1, 1, 1, 1, 1],
+    ]
+
+
+def test_layers_share_what_a_layout_has_made() -> None:
+    layout, made = padded([2, 3]), []
+
+    def make() -> Layout:
+        made.append(padded([1]))
+        return made[-1]
+
+    assert layout.once("a", make) is layout.once("a", make) is made[0]
+    assert layout.once("b", make) is made[1]
+    with torch.inference_mode():
+        assert layout.once("a", make) is made[2]
+    assert len(made) == 3 and not layout.to("cpu").derived and not layout.masked(MaskSpec("causal")).derived
 
 
 def test_select_and_fork_of_a_batch() -> None:

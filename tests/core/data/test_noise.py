@@ -97,6 +97,14 @@ def test_draw_never_takes_minus_infinity() -> None:
         assert draw(one, ends).tolist() == [only] * 3
 
 
+@pytest.mark.parametrize("weight", [math.nan, math.inf])
+def test_draw_refuses_what_is_no_law(weight: float) -> None:
+    law = torch.tensor([[0.0, 1.0], [weight, -math.inf]])
+    with pytest.raises(RuntimeError, match="NaN or .inf: the logits behind it are not finite"):
+        draw(law, torch.rand(2).double())
+    assert draw(law[:1], torch.rand(1).double()).shape == (1,)
+
+
 def test_draw_depends_on_the_law_alone() -> None:
     law = torch.randn(40)
     uniform = torch.rand(500, dtype=torch.float64)

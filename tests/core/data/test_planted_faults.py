@@ -18,6 +18,7 @@ from tests.core.data import test_layout as layouts
 
 LENGTHS = [3, 1, 5]
 CAUSAL, FULL, WINDOW = MaskSpec("causal"), MaskSpec("full"), MaskSpec("causal", 2, 1)
+BLOCK = MaskSpec("causal", block=2)
 
 
 def _future_seen(patch: pytest.MonkeyPatch) -> None:
@@ -38,6 +39,16 @@ def _sinks_lost(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MaskSpec, "mask_mod", lambda self, layout: true(replace(self, sinks=0), layout))
 
 
+def _block_forgotten(patch: pytest.MonkeyPatch) -> None:
+    true = MaskSpec.allows
+    patch.setattr(MaskSpec, "allows", lambda self, *rest: true(replace(self, block=None), *rest))
+
+
+def _blocks_shifted(patch: pytest.MonkeyPatch) -> None:
+    true = MaskSpec.allows
+    patch.setattr(MaskSpec, "allows", lambda self, query, key, *rest: true(self, query + 1, key + 1, *rest))
+
+
 def _reset_one_late(patch: pytest.MonkeyPatch) -> None:
     true = MaskSpec.resets
     patch.setattr(MaskSpec, "resets", lambda self, *a, **o: true(self, *a, **o).roll(1, 1))
@@ -53,6 +64,9 @@ def _never_reset(patch: pytest.MonkeyPatch) -> None:
     [
         (_future_seen, lambda: layouts.test_dense_against_the_definition(CAUSAL, LENGTHS)),
         (_future_seen, lambda: layouts.test_dense_against_the_definition(WINDOW, LENGTHS)),
+        (_block_forgotten, lambda: layouts.test_dense_against_the_definition(BLOCK, LENGTHS)),
+        (_block_forgotten, lambda: layouts.test_a_block_is_seen_by_all_of_its_tokens()),
+        (_blocks_shifted, lambda: layouts.test_dense_against_the_definition(BLOCK, LENGTHS)),
         (_own_sequence_forgotten, lambda: layouts.test_mask_mod_equals_dense(FULL, LENGTHS)),
         (_sinks_lost, lambda: layouts.test_mask_mod_equals_dense(WINDOW, LENGTHS)),
         (_reset_one_late, lambda: layouts.test_resets_carry_exactly_what_the_mask_shows("causal", LENGTHS)),

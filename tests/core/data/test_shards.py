@@ -26,7 +26,7 @@ def test_round_trip(folder: Path) -> None:
         assert [row.tolist() for row in split] == rows
         assert split.lengths.tolist() == [len(row) for row in rows]
     assert shards[-1].tolist() == [8, 9]
-    assert isinstance(shards.tokens, np.memmap)
+    assert isinstance(shards.store.tokens, np.memmap)
     assert sorted(path.name for path in folder.iterdir()) == ["meta.json", "offsets.npy", "tokens.bin"]
 
 

@@ -10,7 +10,8 @@ import torch
 from core.data.noise import Noise
 from core.data.sequence_batch import SequenceBatch
 from core.decoding.ancestral import Ancestral
-from core.decoding.base import Samples, Truncation
+from core.decoding.base import Sampler, Samples, Truncation
+from core.decoding.beam import Beam
 from core.decoding.stepwise import Stepwise
 from core.guidance.constraint_set import ConstraintSet
 from core.guidance.guides.base import Guide, GuideContext
@@ -90,3 +91,14 @@ def test_what_cannot_be_read_token_by_token_is_refused() -> None:
     for process, network in ((flow, network_for(flow)), (chain, lambda batch, time: torch.zeros(1, 1, 6))):
         with pytest.raises(ValueError, match="needs an autoregressive process and a network that decodes"):
             Ancestral().sample(process, network, start, noise)
+
+
+@pytest.mark.parametrize("sampler", [Ancestral, Stepwise, Beam], ids=lambda kind: kind.__name__)
+def test_a_network_that_fails_is_named_and_not_asked_for_ever(sampler: type[Sampler]) -> None:
+    process = Autoregressive(VOCABULARY, limit=12)
+    network = network_for(process)
+    torch.nn.init.constant_(network.backbone.embedding.weight, torch.nan)
+    noise = Noise.start(2, torch.arange(4))
+    start = process.prior(torch.zeros(4, dtype=torch.long), noise)
+    with torch.no_grad(), pytest.raises(RuntimeError, match="the logits behind it are not finite"):
+        sampler().sample(process, network, start, noise)

@@ -113,12 +113,31 @@ def test_rows_keep_their_positions_prefix_and_edges_when_a_longer_one_leaves() -
     positions = torch.arange(8).reshape(2, 4, 1) * 10
     relations = Relations(torch.tensor([[0, 0, 1], [1, 3, 0]]), torch.tensor([0, 1]))
     layout = replace(layout, positions=positions).with_relations(relations)
-    batch = SequenceBatch(torch.arange(8).reshape(2, 4), layout, weights=torch.rand(2, 4))
+    batch = SequenceBatch(torch.arange(8).reshape(2, 4), layout)
     finished: dict[int, torch.Tensor] = {}
     noise, rows = Noise.start(0, torch.arange(2)), torch.arange(2)
     left, _, _, rows = retire(batch, None, noise, rows, torch.tensor([False, True]), finished)
     assert finished[1].tolist() == [4, 5, 6, 7] and rows.tolist() == [0]
-    assert left.tokens.tolist() == [[0, 1]] and left.weights is not None and left.weights.shape == (1, 2)
+    # Its own numbers and no more are kept.
+    assert finished[1].untyped_storage().nbytes() == 4 * batch.tokens.itemsize
+    assert left.tokens.tolist() == [[0, 1]] and left.layout.mask == layout.mask
     assert left.layout.positions.flatten().tolist() == [0, 10]
     assert left.layout.prefix is not None and left.layout.prefix.tolist() == [1]
     assert left.layout.relations is not None and left.layout.relations.edges.tolist() == [[0, 0, 1]]
+
+
+def test_whatever_a_batch_holds_a_place_is_narrowed_with_it() -> None:
+    tokens = torch.arange(12).reshape(2, 3, 2)
+    held = {
+        "targets": tokens + 100,
+        "weights": torch.rand(2, 3),
+        "fixed": torch.rand(2, 3, 2) < 0.5,
+        "closed": torch.rand(2, 4) < 0.5,
+        "estimate": torch.rand(2, 6, 5),
+    }
+    batch = SequenceBatch(tokens, Layout.padded(torch.tensor([2, 1]), 3), **held)
+    left = batch.narrowed(2)
+    assert torch.equal(left.tokens, tokens[:, :2]) and left.layout.shape == (2, 2)
+    # A gap more than places, and two sites a place.
+    for name, places in {"targets": 2, "weights": 2, "fixed": 2, "closed": 3, "estimate": 4}.items():
+        assert torch.equal(getattr(left, name), held[name][:, :places]), name

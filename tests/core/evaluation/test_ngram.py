@@ -109,6 +109,13 @@ def test_perplexity_counts_end_tokens_and_unseen_tokens_stay_finite() -> None:
     assert math.isfinite(model.nll([4, 3, 4]))
 
 
+def test_orders_above_every_length_are_legal() -> None:
+    train, valid = [[0, 1], [1], [0]], [[0, 1]]
+    found = [NGram(order, 3, "witten_bell").fit(train, valid).nll([0, 1]) for order in (3, 9)]
+    # The search for the parameters sweeps over more levels, all without a count.
+    assert found[0] == pytest.approx(found[1], abs=0.01)
+
+
 def test_refusals() -> None:
     with pytest.raises(ValueError, match="orders"):
         NGram(17, 3)

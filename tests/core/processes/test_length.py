@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
+from core.data.conditions import Column, Conditions
 from core.data.noise import Noise
 from core.errors import UserError
 from core.processes._length import LengthPrior
@@ -74,3 +75,49 @@ def test_a_length_above_the_limit_is_refused_with_both_remedies() -> None:
 def test_a_limit_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="limit 0: a sequence holds at least one token"):
         MixtureFlow(Vocabulary(3), limit=0)
+
+
+# --- classes ------------------------------------------------------------------------------
+
+TWO = Conditions((Column("kind", ("long", "short")),))
+ONE_HOTS = torch.tensor([[0.0, 1], [0, 1], [1, 0], [torch.nan, torch.nan]])
+
+
+def test_a_class_mixes_its_own_histogram_with_that_over_all_as_defined() -> None:
+    prior = LengthPrior(20, TWO)
+    prior.fit(torch.tensor([4, 5, 15, 9]), ONE_HOTS)
+    alone = [torch.tensor(definition(lengths, 20)) - 0.01 / 20 for lengths in ([15], [4, 5], [4, 5, 15, 9])]
+    for row, own in enumerate((1, 2)):
+        wanted = (own * alone[row] + 5 * alone[2]) / (own + 5) + 0.01 / 20
+        assert prior.class_log_probability[row].exp()[1:].tolist() == pytest.approx(wanted[1:].tolist())
+    assert prior.log_probability.exp().tolist() == pytest.approx(definition([4, 5, 15, 9], 20))
+
+
+def test_lengths_without_conditions_serve_every_class() -> None:
+    prior, plain = LengthPrior(9, TWO), LengthPrior(9)
+    prior.fit(torch.tensor([4, 4, 7, 2]), ONE_HOTS)
+    prior.fit(torch.tensor([4, 4, 7]))
+    plain.fit(torch.tensor([4, 4, 7]))
+    lengths = torch.tensor([4, 5, 6, 7])
+    assert torch.allclose(prior.nll(lengths, ONE_HOTS), plain.nll(lengths), rtol=1e-12)
+
+
+@pytest.mark.parametrize("conditions", [None, Conditions((Column("size"),))])
+def test_without_classes_nothing_is_added(conditions: Conditions | None) -> None:
+    prior, plain = LengthPrior(9, conditions), LengthPrior(9)
+    for each in (prior, plain):
+        each.fit(torch.tensor([4, 4, 7, 2]), torch.ones(4, 2))
+    assert list(prior.state_dict()) == ["log_probability"]
+    assert torch.equal(prior.log_probability, plain.log_probability)
+    noise, condition = Noise.start(0, torch.arange(50)), torch.ones(50, 2)
+    assert torch.equal(prior.draw(noise, (4, 5, 9), condition), plain.draw(noise, (4, 5, 9)))
+
+
+def test_weights_from_before_classes_load_as_the_law_over_all() -> None:
+    older, prior = LengthPrior(9), LengthPrior(9, TWO)
+    older.fit(torch.tensor([4, 4, 7]))
+    prior.fit(torch.tensor([1, 2, 2, 9]), ONE_HOTS)
+    prior.load_state_dict(older.state_dict())
+    lengths = torch.tensor([4, 5, 6, 7])
+    assert torch.equal(prior.nll(lengths, ONE_HOTS), older.nll(lengths))
+    assert list(older.state_dict()) == ["log_probability"]

@@ -13,7 +13,7 @@ from core.data.layout import Layout
 from core.data.noise import Noise
 from core.data.packing import pack, packed_layout
 from core.data.sequence_batch import SequenceBatch
-from core.processes import mixture_flow
+from core.processes import _mixture_path
 from core.processes._sites import per_site
 from core.processes.mixture_flow import MixtureFlow
 from core.processes.schedules import registry as schedules
@@ -72,7 +72,7 @@ def test_times_are_even_and_each_is_uniform() -> None:
 
 def test_planted_fault_a_row_with_a_part_of_its_own_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     sort = lambda found, batch, values: per_site(batch, values.sort(0).values)  # noqa: E731
-    patched(mixture_flow, "per_site", sort)(monkeypatch)
+    patched(_mixture_path, "per_site", sort)(monkeypatch)
     with pytest.raises(AssertionError):
         times_are_even_and_each_is_uniform()
 

@@ -39,7 +39,7 @@ def loss_of(model: GenerativeModel) -> torch.Tensor:
     return model.process.loss(model.network, batch, Noise.start(0, torch.arange(3))).mean()
 
 
-def moved(model: GenerativeModel) -> None:
+def moved(model: torch.nn.Module) -> None:
     """Adapters as training would leave them."""
     with torch.no_grad():
         for module in model.modules():
@@ -77,6 +77,8 @@ def check_adapters_learn_alone(mixer: str) -> None:
     own = {id(p) for module in model.modules() if isinstance(module, LowRank) for p in module.parameters()}
     with_gradient = {id(p) for p in model.parameters() if p.grad is not None}
     assert own and with_gradient == own
+    # At the start only B can move, and it does.
+    assert all(bool(m.b.grad.any()) for m in model.modules() if isinstance(m, LowRank) and m.b.grad is not None)
 
 
 LAWS: dict[str, Callable[[str], None]] = {
@@ -127,6 +129,23 @@ def test_every_linear_map_of_the_mixers_is_adapted_and_no_other(mixer: str) -> N
     add_adapters(model, 2, 4.0)
     found = {name.partition(".parametrizations")[0] for name, m in model.named_modules() if isinstance(m, LowRank)}
     assert found == wanted and wanted < linear
+
+
+def test_the_maps_of_fusions_are_adapted() -> None:
+    fused = {"encoders": {"source": {"depth": 1}}, "fusion": {"name": "hierarchical", "heads": 2}}
+    settings = {"width": 8, "depth": 1, "pattern": [MIXERS["attention"]], **fused}
+    model = build_model({"process": {"name": "autoregressive"}, "model": settings}, Vocabulary(5))
+    add_adapters(model, 2, 4.0)
+    found = {name.partition(".parametrizations")[0] for name, m in model.named_modules() if isinstance(m, LowRank)}
+    wanted = {"readers.source.query", "readers.source.key", "readers.source.value", "readers.source.out", "ask"}
+    assert {f"network.backbone.blocks.0.fusion.{name}" for name in (*wanted, "offers.source")} <= found
+
+
+def test_an_adapter_adds_its_scaled_product() -> None:
+    weight = torch.randn(3, 5).double()
+    adapter = LowRank(weight, 2, 6.0)
+    moved(adapter)
+    torch.testing.assert_close(adapter(weight), weight + 6.0 / 2 * adapter.b @ adapter.a)
 
 
 def test_state_of_unmerged_adapters_comes_back() -> None:

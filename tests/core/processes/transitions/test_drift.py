@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import nullcontext
+
 import pytest
 import torch
 
@@ -9,6 +12,16 @@ from core.data.layout import Layout
 from core.data.noise import Noise
 from core.data.sequence_batch import SequenceBatch
 from core.processes.transitions.drift import Drift
+
+
+@pytest.mark.parametrize("velocity", [math.nan, math.inf])
+def test_a_step_to_nowhere_is_an_error(velocity: float) -> None:
+    """Of a place; what stands in padding does not matter."""
+    batch = SequenceBatch(torch.zeros(1, 2, 1).double(), Layout.padded(torch.tensor([1]), 2))
+    for row, fails in (([velocity, 0.0], True), ([0.0, velocity], False)):
+        step = Drift(torch.tensor(row).double()[None, :, None], 0.0, 0.5)
+        with pytest.raises(RuntimeError, match="is not finite") if fails else nullcontext():
+            step.draw(batch, Noise.start(0, torch.arange(1)), None, None)
 
 
 @pytest.mark.parametrize("number,middle", [(0.0, 2.0**-54), (0.5, 0.5), (1 - 2.0**-53, 1 - 2.0**-53)])

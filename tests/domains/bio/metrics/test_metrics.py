@@ -4,6 +4,7 @@ import csv
 import gzip
 import math
 import random
+from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -43,12 +44,10 @@ class _NoCysteine(Constraint):
         return "C" not in value
 
 
-def test_validity_asks_for_alphabet_length_and_constraints():
+def test_validity_asks_for_alphabet_and_constraints():
     samples = ["AAAA", "AAXA", "AA", "AACA", ""]
     assert compute("validity", samples) == {"valid": 3 / 5}
-    assert compute("validity", samples, context=MetricContext(lengths=(3, 5))) == {"valid": 2 / 5}
-    context = MetricContext(lengths=(3, 5), constraints=[_NoCysteine()])
-    assert compute("validity", samples, context=context) == {"valid": 1 / 5}
+    assert compute("validity", samples, context=MetricContext(constraints=[_NoCysteine()])) == {"valid": 2 / 5}
 
 
 def test_uniqueness_counts_valid_samples_only():
@@ -70,6 +69,7 @@ def test_nearest_is_the_first_of_the_best_whatever_the_chunk(monkeypatch):
     samples, training = peptides(40, 1, "ACD"), peptides(30, 2, "ACD")
     index, identity = nearest(samples, training)
     monkeypatch.setattr(novelty, "_CELLS", 70)
+    novelty._nearest.cache_clear()
     again, same = nearest(samples, training)
     np.testing.assert_array_equal(index, again)
     np.testing.assert_array_equal(identity, same)
@@ -79,6 +79,23 @@ def test_nearest_is_the_first_of_the_best_whatever_the_chunk(monkeypatch):
         assert int(best) == min(i for i, e in enumerate(exact) if e >= max(exact) - 1e-9)
     with pytest.raises(ValueError, match="no sequences"):
         nearest(samples, [])
+
+
+def test_the_nearest_of_the_same_sequences_are_sought_once(monkeypatch):
+    from domains.bio.metrics import novelty
+
+    samples, training, asked = peptides(20, 3, "ACD") * 2, peptides(30, 4, "ACD"), []
+    true = novelty._nearest.__wrapped__
+    counted = lru_cache(maxsize=1)(lambda *given: (asked.append(given), true(*given))[1])
+    monkeypatch.setattr(novelty, "_nearest", counted)
+    values = compute("novelty", samples, training)
+    index, identity = nearest(samples, training)
+    assert len(asked) == 1 and len(index) == 40
+    np.testing.assert_array_equal(identity[:20], identity[20:])
+    distinct = [samples.index(sample) for sample in dict.fromkeys(samples)]
+    assert identity[distinct].mean() == pytest.approx(values["nearest_identity"])
+    nearest(samples, training[1:])
+    assert len(asked) == 2
 
 
 def edit_distance(a, b):

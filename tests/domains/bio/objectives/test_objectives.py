@@ -81,7 +81,10 @@ def test_an_amphipathic_helix_has_a_larger_moment_than_its_shuffle():
     assert plain > 2 * ordered
 
 
-@pytest.mark.parametrize("key", registry.keys())
+COMPUTED = [key for key in registry.keys() if registry.get(key).data is None]
+
+
+@pytest.mark.parametrize("key", COMPUTED)
 def test_every_objective_keeps_the_contract(key):
     member = registry.get(key)
     objective = member()
@@ -140,7 +143,7 @@ def test_melting_knows_short_dna_only():
 
 def test_a_thousand_sequences_take_less_than_a_second():
     source = random.Random(0)
-    for key in registry.keys():
+    for key in COMPUTED:
         if key in ("tpsa", "logp"):
             continue
         objective = registry.get(key)()

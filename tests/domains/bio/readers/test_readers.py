@@ -172,7 +172,7 @@ PLANTED = {
         "_record",
         lambda self, raw, *rest: REAL_RECORD(self, replace(raw, value=raw.value.upper()), *rest),
     ),
-    "duplicates_stay": (_rules.Rules, "_record", lambda self, raw, first, *rest: REAL_RECORD(self, raw, {}, *rest)),
+    "duplicates_stay": (_rules, "_once", lambda record, first: record),
     "records_drop_in_silence": (
         _rules.Rules,
         "screen",
