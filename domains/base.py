@@ -99,12 +99,15 @@ class Reader(ABC):
 class MetricContext:
     """What metrics may use beside samples and reference.
 
-    constraints: the hard rules asked for. tokenizer: of the task, where the alphabet matters.
+    constraints: the hard rules asked for. tokenizer: of the task, where the alphabet matters. label:
+    the class that was asked for. classes: the training objects of every class, where they have any.
     """
 
     seed: int = 0
     constraints: Sequence[Constraint] = field(default=())
     tokenizer: Tokenizer[Any] | None = None
+    label: str | None = None
+    classes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
 
 class Metric(ABC):

@@ -161,8 +161,8 @@ def _drawn(
     each = {**config, "best_of": 1, "n": 1 if sources else n}
     drawing = Drawing(each, loaded.model, loaded.tokenizer, free, given, sources=sources)
     values = drawing.all(run)
-    splits = [[loaded.tokenizer.decode(row.tolist()) for row in shards.split(name)] for name in ("train", "test")]
-    reference = Reference(_name_of(shards.folder), shards.sha256, *splits)
+    train, real = ([loaded.tokenizer.decode(row.tolist()) for row in shards.split(name)] for name in ("train", "test"))
+    reference = Reference(_name_of(shards.folder), shards.sha256, train, real)
     names, kept = [f"s{i}" for i in range(len(values))], range(len(values))
     return Outcome(task, loaded, reference, (), Scoreboard(()), names, values, kept, drawing.network_calls)
 

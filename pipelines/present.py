@@ -6,7 +6,7 @@ import csv
 import gzip
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,17 @@ Bounds = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """The real objects that a sample is measured against."""
+    """The real objects that a sample is measured against.
+
+    label: the class that they are of, where one was asked for. classes: the training objects of every class.
+    """
 
     name: str
     sha256: str | None
     train: Sequence[Any]
     test: Sequence[Any]
+    label: str | None = None
+    classes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
 
 NO_REFERENCE = Reference("none", None, (), ())
@@ -48,7 +53,9 @@ class Outcome:
 
     values: every one, with `names`; kept: indices of those that are given out; loaded: None where no
     model took part; reading: what the reader of a user's file says; outside: what was asked beyond
-    the range of training; sources: what each of `values` is made from, none where it is from nothing.
+    the range of training; sources: what each of `values` is made from, none where it is from nothing;
+    log_normalisers: of each of `values`, where the sampler estimates it, -inf where none of its particles
+    had a value under every objective.
     """
 
     task: Task
@@ -63,6 +70,7 @@ class Outcome:
     reading: ReadReport | None = None
     outside: Sequence[str] = ()
     sources: Sequence[Any] = ()
+    log_normalisers: Sequence[float] = ()
 
     @cached_property
     def scores(self) -> Float[np.ndarray, "N M"]:
@@ -136,15 +144,18 @@ def read_reference(folder: Path, label: str | None = None) -> Reference:
     if not file.is_file():
         return NO_REFERENCE
     found: dict[str, list[str]] = {"train": [], "test": []}
+    classes: dict[str, list[str]] = {}
     try:
         with gzip.open(file, "rt", encoding="utf-8") as stream:
             for row in csv.DictReader(stream):
                 if label is None or row.get("class", label) == label:
                     found[row["split"]].append(row["sequence"])
+                if row["split"] == "train" and row.get("class"):
+                    classes.setdefault(row["class"], []).append(row["sequence"])
     except (OSError, EOFError, zlib.error, ValueError, KeyError, csv.Error) as error:
         raise UserError(f"{file}: not a table of real sequences as train writes it ({error!r})") from error
     name = f"{folder.name}/{file.name}" if label is None else f"{folder.name}/{file.name}, class {label}"
-    return Reference(name, file_hash(file), found["train"], found["test"])
+    return Reference(name, file_hash(file), found["train"], found["test"], label, classes)
 
 
 def measure(outcome: Outcome, seed: int) -> Measured:
@@ -159,8 +170,9 @@ def measure(outcome: Outcome, seed: int) -> Measured:
     bounds = _bounds(board, real_scores)
 
     def numbers(samples: Sequence[Any], scored: Scoreboard, rules: Sequence[Constraint]) -> dict[str, float]:
-        context = MetricContext(seed=seed, constraints=rules, tokenizer=tokenizer)
-        return _metrics(outcome.task, samples, outcome.reference.train, context) | _hypervolume(scored, samples, bounds)
+        real = outcome.reference
+        context = MetricContext(seed, rules, tokenizer, real.label, real.classes)
+        return _metrics(outcome.task, samples, real.train, context) | _hypervolume(scored, samples, bounds)
 
     samples = outcome.samples
     counts = {
@@ -171,8 +183,18 @@ def measure(outcome: Outcome, seed: int) -> Measured:
     at_limit = sum(len(tokenizer.encode(sample)) == longest for sample in samples)
     counts |= {"at_limit": at_limit} if at_limit else {}
     counts |= {"sources": len(set(outcome.sources))} if outcome.sources else {}
+    counts |= _normalisers(outcome.log_normalisers)
     floor = real_floor(lambda part: numbers(part, board, ()), outcome.reference.test, len(samples), seed)
     return Measured(counts | numbers(samples, outcome.board, outcome.rules), floor, bounds, real_scores)
+
+
+def _normalisers(found: Sequence[float]) -> dict[str, float]:
+    """The log of their mean, whose exponential is unbiased, and how many sequences nothing could steer."""
+    if not found:
+        return {}
+    whole = np.array(found)
+    mean = np.logaddexp.reduce(whole) - np.log(len(whole))
+    return {"log_normaliser": float(mean), "unsteered": int(np.isinf(whole).sum())}
 
 
 def _metrics(task: Task, samples: Sequence[Any], train: Sequence[Any], context: MetricContext) -> dict[str, float]:
@@ -216,6 +238,8 @@ def sample_table(outcome: Outcome, seed: int | None) -> dict[str, list[Any]]:
         index, identity = outcome.task.package("metrics.novelty").nearest(samples, train, outcome.task.make_tokenizer())
         table["nearest"] = [outcome.reference.train[i] for i in index]
         table["identity"] = identity.round(3).tolist()
+    if outcome.log_normalisers:
+        table["log normaliser"] = [outcome.log_normalisers[i] for i in outcome.kept]
     if seed is not None:
         table["seed"] = [seed] * len(samples)
     return table

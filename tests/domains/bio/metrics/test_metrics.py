@@ -198,3 +198,18 @@ def test_every_metric_is_deterministic_and_does_not_fall_over(key):
     for few in ([], ["A"]):
         for reference in ([], ["A"]):
             assert set(compute(key, few, reference)) == set(once)
+
+
+def test_class_agreement_judges_the_class_that_was_asked_for():
+    classes = {"rich": ["GCGCGGCCGCGC", "GGCCGCGGGCCG"] * 5, "poor": ["ATATTTAATATA", "AATTATATTAAT"] * 5}
+    samples = ["GCGGCCGCGGCC"] * 3 + ["ATTATATATTAA"]
+    asked = MetricContext(label="rich", classes=classes)
+    assert compute("class_agreement", samples, context=asked) == {"class_agreement": 0.75}
+    other = MetricContext(label="poor", classes=classes)
+    assert compute("class_agreement", samples, context=other) == {"class_agreement": 0.25}
+
+
+def test_class_agreement_says_nothing_without_a_class_or_another_one():
+    alone = MetricContext(label="rich", classes={"rich": ["GCGCGC"]})
+    for context in (CONTEXT, alone, MetricContext(classes={"a": ["ACGTACGT"], "b": ["AAAATTTT"]})):
+        assert compute("class_agreement", ["ACGTACGT"], context=context) == {}
