@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,12 +18,11 @@ from tqdm import tqdm
 from core.data.noise import Noise
 from core.data.sequence_batch import SOURCE, Memory, SequenceBatch
 from core.decoding import registry as samplers
-from core.decoding.base import Samples
+from core.decoding.base import Sampler, Samples
 from core.errors import UserError, as_user_error
 from core.guidance.constraint_set import ConstraintSet
-from core.guidance.guides import registry as guides
-from core.guidance.guides.base import GuideContext
 from core.guidance.items import rules, split_list, targets
+from core.guidance.known import Known
 from core.guidance.objectives.base import Scoreboard
 from core.guidance.pareto import best_of
 from core.processes.base import Process
@@ -34,11 +32,15 @@ from core.training.model import GenerativeModel
 from domains.base import shown
 from domains.tasks import Task
 from pipelines.compose import refuse_small
+from pipelines.guided import guidance
 from pipelines.load import Loaded, configured
 from pipelines.pairs import sources_asked
 from pipelines.present import Outcome, present, read_reference
 from pipelines.run import DRAWN, Run
 from pipelines.template import start_from
+
+# Slots of the noise that no particle reaches.
+_LAST_SLOT = (1 << 16) - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +76,7 @@ def generate(config: Mapping[str, Any], loaded: Loaded | None = None) -> Generat
     outcome = Outcome(
         *(task, loaded, reference, bound, board, names, values, kept, drawn.network_calls, reading),
         outside=outside,
+        log_normalisers=drawn.log_normalisers,
         sources=[source for source in sources for _ in range(drawn.each)],
     )
     metrics = present(run, outcome)
@@ -150,13 +153,17 @@ class Drawing:
         self.sources, self.each = sources, config["n"] * config["best_of"]
         self._refuse_lengths()
         self.condition = None if condition is None else condition.to(model.device)
-        self.network_calls = 0
+        self.network_calls, self.board, self._told = 0, board, 0
+        self.log_normalisers: list[float] = []
         settings = {key: value for key, value in (config.get("sampler") or {}).items() if key != "name"}
         name = sampler_name(config, type(model.process))
         member = samplers.get(name)
-        settings |= guidance(config, name, tokenizer, board, condition)
+        self.known: Known | None = None
+        self._looked = 0
+        given = guidance(config, name, tokenizer, board, condition, lambda: self.known)
+        self.pilot = max((guide.pilot for guide in given.get("guides", ())), default=0)
         with as_user_error(f"sampler {name}"):
-            self.sampler = member(**settings)
+            self.sampler = member(**settings, **given)
         self.sampler.suits(model.process)
         template = config.get("template")
         begin = start_from(template, model.process, tokenizer, constraints) if template else None
@@ -181,42 +188,96 @@ class Drawing:
         done = _finished_batches(file)
         self.network_calls = sum(batch["network_calls"] for batch in done)
         ids = [sequence for batch in done for sequence in batch["ids"]]
+        self.log_normalisers = [value for batch in done for value in batch["log_normalisers"]]
+        self._recall([pair for batch in done for pair in batch["scored"]])
         with open(file, "a", encoding="utf-8") as stream, tqdm(total=total, initial=len(ids), unit="seq") as bar:
-            for batch, calls in self._batches(len(ids), total):
-                stream.write(json.dumps({"ids": batch, "network_calls": calls}) + "\n")
+            for batch in self._batches(len(ids), total):
+                stream.write(json.dumps({**batch, "scored": self._newly_scored()}) + "\n")
                 stream.flush()
-                ids += batch
-                self.network_calls += calls
-                bar.update(len(batch))
+                ids += batch["ids"]
+                self.network_calls += batch["network_calls"]
+                self.log_normalisers += batch["log_normalisers"]
+                bar.update(len(batch["ids"]))
         return [self.tokenizer.decode(sequence) for sequence in ids]
 
-    def _batches(self, first: int, total: int) -> Iterator[tuple[list[list[int]], int]]:
+    def _newly_scored(self) -> list[tuple[list[int], list[float]]]:
+        """The ids and scores of what was scored since this was last asked."""
+        new = [] if self.board is None else self.board.scored(self._told)
+        self._told += len(new)
+        return [(self.tokenizer.encode(value), scores) for value, scores in new]
+
+    def _recall(self, scored: Sequence[tuple[list[int], list[float]]]) -> None:
+        """What an interrupted run has scored while it drew."""
+        if self.board is not None and scored:
+            values = [self.tokenizer.decode(ids) for ids, _ in scored]
+            self.board.recall(values, np.array([scores for _, scores in scored]))
+        self._newly_scored()
+
+    def _batches(self, first: int, total: int) -> Iterator[dict[str, Any]]:
+        """What is kept of each batch that is still to be drawn."""
         if self.found is not None:
-            yield from [self.found] if first < total else []
+            if first < total:
+                yield {"ids": self.found[0], "network_calls": self.found[1], "log_normalisers": []}
             return
         for start in range(first, total, self.config["batch_size"]):
             ids = torch.arange(start, min(start + self.config["batch_size"], total), device=self.model.device)
             samples = self._sampled(ids)
-            yield [row.tolist() for row in samples.tokens], samples.network_calls
+            kept = {"ids": [row.tolist() for row in samples.tokens], "network_calls": samples.network_calls}
+            particles = samples.particles
+            yield {**kept, "log_normalisers": [] if particles is None else particles.log_normalisers.tolist()}
 
     def _searched(self, sampler: str) -> tuple[list[list[int]], int]:
         """The best of what a search lists for each start, and its calls of the network."""
-        found: list[list[int]] = []
-        calls, starts = 0, torch.arange(max(1, len(self.sources)), device=self.model.device) * self.each
-        for ids in starts.split(self.config["batch_size"]):
+        starts, calls = min(self.sampler.starts, self.each), 0
+        first = torch.arange(max(1, len(self.sources)), device=self.model.device) * self.each
+        listed: list[list[list[int]]] = []
+        for ids in (
+            (first[:, None] + torch.arange(starts, device=first.device)).flatten().split(self.config["batch_size"])
+        ):
             samples = self._sampled(ids)
             calls += samples.network_calls
-            for ranked in samples.ranked:
-                if len(ranked) < self.each:
-                    raise UserError(
-                        f"sampler={sampler} finds {len(ranked)} sequences, {self.each} are asked for: "
-                        f"pass sampler.width={self.each} or more, or n={len(ranked)}"
-                    )
-                found += [hypothesis.tokens.tolist() for hypothesis in ranked[: self.each]]
+            listed += [[hypothesis.tokens.tolist() for hypothesis in ranked] for ranked in samples.ranked]
+        found: list[list[int]] = []
+        for number in range(0, len(listed), starts):
+            best = self._best([sequence for ranked in listed[number : number + starts] for sequence in ranked])
+            if len(best) < self.each:
+                raise UserError(
+                    f"sampler={sampler} finds {len(best)} sequences, {self.each} are asked for: "
+                    f"raise sampler.{self.sampler.widened_by}, or pass n={len(best)}"
+                )
+            found += best
         return found, calls
 
+    def _best(self, listed: list[list[int]]) -> list[list[int]]:
+        """As many as are asked for of what a search lists: its first, or the best under what steers it."""
+        if not self.sampler.steered:
+            return listed[: self.each]
+        assert self.board is not None
+        distinct = {self.tokenizer.decode(sequence): sequence for sequence in reversed(listed)}
+        utility = self.board.utility(self.board.score([*distinct]))
+        return [[*distinct.values()][place] for place in best_of(utility, self.each)]
+
     def _sampled(self, ids: Int[Tensor, " N"]) -> Samples:
-        noise = Noise.start(self.config["seed"], ids)
+        if self.pilot and self.known is None:
+            self.known = self._first_look()
+        samples = self._drawn(self.sampler, Noise.start(self.config["seed"], ids))
+        # What the first look cost is the first batch's.
+        first = bool((ids == 0).any())
+        return replace(samples, network_calls=samples.network_calls + first * self._looked)
+
+    def _first_look(self) -> Known:
+        """What unguided sequences score: the same for every batch, as these have slots of their own."""
+        total = self.each * max(1, len(self.sources))
+        number = torch.arange(self.pilot, device=self.model.device)
+        noise = Noise.start(self.config["seed"], number % total)
+        noise = replace(noise, slots=_LAST_SLOT - number // total)
+        samples = self._drawn(samplers.get(type(self.model.process).sampler)(), noise)
+        values, self._looked = [self.tokenizer.decode(row.tolist()) for row in samples.tokens], samples.network_calls
+        assert self.board is not None
+        return Known.of(self.board.utility(self.board.score(values)), values)
+
+    def _drawn(self, sampler: Sampler, noise: Noise) -> Samples:
+        ids = noise.sequences
         with torch.no_grad():
             condition = None if self.condition is None else self.condition[ids % len(self.condition)]
             source = self._source(ids) if self.sources else None
@@ -230,7 +291,7 @@ class Drawing:
                 begin = self.begin.select(torch.zeros_like(ids))
             memories = {} if source is None else {SOURCE: source}
             begin = self.model.network.encoded(replace(begin, condition=condition, memories=memories))
-            return self.sampler.sample(self.model.process, self.model.network, begin, noise, self.constraints)
+            return sampler.sample(self.model.process, self.model.network, begin, noise, self.constraints)
 
     def _source(self, ids: Int[Tensor, " N"]) -> Memory:
         """The sources of some sequences, each once."""
@@ -238,33 +299,6 @@ class Drawing:
         rows = [torch.tensor(self.sources[number], dtype=torch.long) for number in numbers.tolist()]
         batch = SequenceBatch.padded(rows, self.tokenizer.vocabulary.pad).to(self.model.device)
         return Memory(batch, torch.where(batch.layout.lengths[owner] > 0, owner, -1))
-
-
-def guidance(
-    config: Mapping[str, Any],
-    sampler: str,
-    tokenizer: Tokenizer[Any],
-    board: Scoreboard | None,
-    condition: Float[Tensor, "R C"] | None,
-) -> dict[str, Any]:
-    """What a sampler is given beside its settings: the guide that a run asks for, and what guides may use."""
-    if not config.get("guide"):
-        return {}
-    name = config["guide"]["name"]
-    member = guides.get(name)
-    with as_user_error(f"guide {name}"):
-        guide = member(**{key: value for key, value in config["guide"].items() if key != "name"})
-    if "guides" not in inspect.signature(samplers.get(sampler)).parameters:
-        raise UserError(f"sampler={sampler} takes no guide: drop guide={name} or name another sampler")
-    if guide.conditional and condition is None:
-        raise UserError(f"guide={name} needs something to guide towards: add condition=, as in condition=class:HepG2")
-
-    def decode(batch: SequenceBatch) -> list[Any]:
-        lengths = batch.layout.lengths.tolist()
-        return [tokenizer.decode(row[:length]) for row, length in zip(batch.tokens.tolist(), lengths, strict=True)]
-
-    context = lambda model, noise: GuideContext(model, decode, noise, board or Scoreboard([]))  # noqa: E731
-    return {"guides": [guide], "context": context}
 
 
 def sampler_name(config: Mapping[str, Any], process: type[Process]) -> str:

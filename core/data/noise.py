@@ -8,6 +8,7 @@ as 1, 2, 3"), the one Triton provides too.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
@@ -32,6 +33,8 @@ class Purpose(IntEnum):
     GUIDE = 6
     STOP = 7
     CONDITION = 8
+    SELECT = 9
+    COMPLETE = 10
 
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> tuple[Tensor, ...]:
@@ -151,3 +154,8 @@ def log_total(log_weights: Float[Tensor, "*S V"]) -> Float[Tensor, "*S"]:
     peak = log_weights.amax(-1).double()
     peak = torch.where(peak.isfinite(), peak, torch.zeros_like(peak))
     return peak + (fixed_point(log_weights).sum(-1).double() * 2.0**-40).log()
+
+
+def log_mean(log_weights: Float[Tensor, "*S V"]) -> Float[Tensor, "*S"]:
+    """The log of a row's mean weight, as exact as `log_total`."""
+    return log_total(log_weights) - math.log(log_weights.shape[-1])

@@ -57,7 +57,7 @@ class SequenceBatch:
     estimate: Float[Tensor, "B S V"] | None = None
 
     @staticmethod
-    def padded(rows: Sequence[Int[Tensor, " _"]], fill: int = 0) -> SequenceBatch:
+    def padded(rows: Sequence[Shaped[Tensor, "_ ..."]], fill: int = 0) -> SequenceBatch:
         """One sequence a row; `fill` is the id in places without a token."""
         lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
         tokens = torch.nn.utils.rnn.pad_sequence([*rows], batch_first=True, padding_value=fill)

@@ -40,6 +40,36 @@ class Asked:
         return self.network.step(tokens, state)
 
 
+class Recalling:
+    """A network that is not asked twice for rows that are alike at the same time, until it forgets."""
+
+    def __init__(self, network: Network) -> None:
+        self._network, self._width = network, 0
+        self.forget()
+
+    def forget(self) -> None:
+        """Ask anew from here on."""
+        self._places: dict[bytes, int] = {}
+        self._answers: Float[Tensor, "R S V"] | None = None
+
+    def __call__(self, batch: SequenceBatch, time: Float[Tensor, "B S"] | None) -> Float[Tensor, "B S V"]:
+        columns = _columns(batch) + ([] if time is None else [time.double()])
+        keys = [row.tobytes() for row in torch.cat(columns, 1).cpu().numpy()]
+        if self._width != batch.tokens.shape[1]:
+            self.forget()
+            self._width = batch.tokens.shape[1]
+        fresh: dict[bytes, int] = {}
+        for row, key in enumerate(keys):
+            if key not in self._places:
+                fresh.setdefault(key, row)
+        if fresh or self._answers is None:
+            index = torch.tensor(list(fresh.values()), dtype=torch.long, device=batch.tokens.device)
+            said = self._network(batch.select(index), None if time is None else time[index])
+            self._answers = said if self._answers is None else torch.cat([self._answers, said])
+            self._places |= {key: place for place, key in enumerate(fresh, start=len(self._places))}
+        return self._answers[torch.tensor([self._places[key] for key in keys], device=batch.tokens.device)]
+
+
 class Reader:
     """What a network has read of N growing sequences, and what it says comes next.
 
@@ -51,7 +81,7 @@ class Reader:
         if not isinstance(process, Autoregressive) or not isinstance(network.network, RecurrentNetwork):
             raise ValueError("decoding needs an autoregressive process and a network that decodes")
         self._process, self._network, self.condition = process, network, batch.condition
-        first, owner = _alike(batch)
+        first, owner = alike(batch)
         logits, state = network.read(process.shifted(batch.select(first)))
         self._logits, self._state = logits[owner], state.select(owner)
 
@@ -114,14 +144,21 @@ def _equal(one: Float[Tensor, "N C"] | None, other: Float[Tensor, "N C"] | None)
     return one.shape == other.shape and torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
 
 
-def _alike(batch: SequenceBatch) -> tuple[Int[Tensor, " K"], Int[Tensor, " N"]]:
-    """One row of each kind of beginning, and which of them each row begins as."""
-    tokens = batch.tokens.masked_fill(~batch.layout.valid, -1)
-    columns = [tokens, batch.layout.lengths[:, None], *(m.owner[:, None] for m in batch.memories.values())]
+def alike(batch: SequenceBatch) -> tuple[Int[Tensor, " K"], Int[Tensor, " N"]]:
+    """One row of each kind of sequence, under one condition and one set of memories, and of which kind each row is."""
+    kinds, owner = torch.unique(torch.cat(_columns(batch), 1), dim=0, return_inverse=True)
+    first = torch.full((len(kinds),), batch.layout.count, device=owner.device)
+    places = torch.arange(batch.layout.count, device=owner.device)
+    return first.scatter_reduce(0, owner, places, "amin"), owner
+
+
+def _columns(batch: SequenceBatch) -> list[Float[Tensor, "N _"]]:
+    """What a network reads of each sequence, as numbers."""
+    held = batch.layout.valid.repeat_interleave(batch.fields, 1)
+    columns = [torch.where(held, batch.tokens.flatten(1), -1), batch.layout.lengths[:, None]]
+    columns += [memory.owner[:, None] for memory in batch.memories.values()]
     if batch.condition is not None:
         columns += [batch.condition.nan_to_num(), batch.condition.isnan()]
-    rows = torch.cat([column.double() for column in columns], 1)
-    kinds, owner = torch.unique(rows, dim=0, return_inverse=True)
-    first = torch.full((len(kinds),), len(rows), device=owner.device)
-    places = torch.arange(len(rows), device=owner.device)
-    return first.scatter_reduce(0, owner, places, "amin"), owner
+    if batch.estimate is not None:
+        columns.append(batch.estimate.flatten(1))
+    return [column.double() for column in columns]

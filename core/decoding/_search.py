@@ -35,6 +35,7 @@ class Search(Sampler):
     """
 
     searches = True
+    widened_by = "width"
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from core.data.noise import Noise
+from core.data.noise import Noise, log_mean
 from core.data.sequence_batch import SequenceBatch
 from core.guidance.constraint_set import ConstraintSet
 from core.processes.base import Network, Process
@@ -57,11 +57,24 @@ class Truncation:
 @dataclass(frozen=True, eq=False)
 class Hypothesis:
     """A finished sequence that a search found, its log-probability in nats behind its prompt, end
-    included, and the score by which it is ranked."""
+    included (NaN where the search knows none), and the score by which it is ranked."""
 
     tokens: Tensor
     log_probability: float
     score: float
+
+
+@dataclass(frozen=True, eq=False)
+class Particles:
+    """K weighted sequences for each row, with their log-weights; -inf is weight 0."""
+
+    tokens: tuple[tuple[Tensor, ...], ...]
+    log_weights: Float[Tensor, "N K"]
+
+    @property
+    def log_normalisers(self) -> Float[Tensor, " N"]:
+        """The log of each row's mean weight, which is an unbiased estimate of its normaliser."""
+        return log_mean(self.log_weights)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +84,7 @@ class Samples:
     network_calls counts calls of the network, network_rows the rows it was asked for.
     trajectory holds the sequences that go on after each step, where it was asked for.
     ranked holds what a search found for each row, best first; the row's tokens are its first.
+    particles holds the weighted sequences from which a row's was drawn, where it was.
     """
 
     tokens: tuple[Tensor, ...]
@@ -78,6 +92,7 @@ class Samples:
     network_rows: int
     trajectory: tuple[SequenceBatch, ...] = ()
     ranked: tuple[tuple[Hypothesis, ...], ...] = ()
+    particles: Particles | None = None
 
 
 class Sampler(ABC):
@@ -85,12 +100,17 @@ class Sampler(ABC):
 
     Row n depends on the noise of row n alone. Under constraints nothing is drawn and
     discarded: as many sequences come out as were started. One that can be guided takes
-    `guides` and the `context` they share. One that `searches` uses no noise, so that rows that
-    start alike come out alike; it lists in `Samples.ranked` what it has found for each.
+    `guides` and the `context` they share. One that is `steered` asks the objectives of its
+    `context`, and cannot do without. One that `searches` lists in `Samples.ranked` what it has found
+    for each row, the more the larger the setting `widened_by`, and a run gives out the best of `starts`
+    such lists; it uses no noise unless it is steered, so that rows that start alike come out alike.
     """
 
     paper: ClassVar[Paper]
     searches: ClassVar[bool] = False
+    steered: ClassVar[bool] = False
+    widened_by: ClassVar[str] = ""
+    starts: int = 1
 
     def suits(self, process: Process) -> None:  # noqa: B027, most draw from every process
         """`UserError` where this sampler cannot draw from `process`."""

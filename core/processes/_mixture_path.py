@@ -196,7 +196,8 @@ class MixturePath(Process):
         def goal(rows: Int[Tensor, " R"]) -> Float[Tensor, "R S V"]:
             return self._log_goal(network, batch.select(rows), t_site[rows], s_site[rows])
 
-        return Substitute(goal, jump, settled, recalled=self.recalls)
+        blank = flat(batch.tokens) >= self.vocabulary.size
+        return Substitute(goal, jump, settled, recalled=self.recalls, blank=blank)
 
     @abstractmethod
     def _jump(self, batch: SequenceBatch, t: Float[Tensor, "B S"], s: Float[Tensor, "B S"]) -> Float[Tensor, "B S"]:

@@ -167,10 +167,10 @@ class ResamplingPath(MixturePath):
         now, after = self._shares(t, s)
         chance, noise = self._noise(batch)
         log_law = self._log_leave_one_out(network, batch, now, chance)
-        as_law = lambda share: share.log().to(log_law.dtype)[..., None]  # noqa: E731
-        drawn = torch.logaddexp(as_law(after) + log_law, as_law(1 - after) + noise.log().to(log_law.dtype))
-        elsewhere = as_law(((1 - now) * chance).clamp_min(_TINY)) + drawn
-        back = as_law(now + (after - now) * chance) + log_law
+        nats = lambda share: share.log()[..., None]  # noqa: E731
+        drawn = torch.logaddexp(nats(after) + log_law, nats(1 - after) + noise.log())
+        elsewhere = nats(((1 - now) * chance).clamp_min(_TINY)) + drawn
+        back = nats(now + (after - now) * chance) + log_law
         here = flat(batch.tokens)[..., None] == torch.arange(log_law.shape[-1], device=batch.tokens.device)
         return torch.where(here, back, elsewhere)
 

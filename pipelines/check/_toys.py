@@ -5,19 +5,28 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from core.data.layout import Layout
 from core.data.noise import Noise
 from core.data.sequence_batch import SequenceBatch
+from core.decoding._guiding import Context
 from core.decoding.base import Sampler, Samples
+from core.decoding.stepwise import Stepwise
 from core.guidance.constraint_set import ConstraintSet
+from core.guidance.guides.base import GuideContext
 from core.guidance.items import rules
+from core.guidance.known import Known
+from core.guidance.objectives.base import Objective, Scoreboard, Target
 from core.processes import registry as processes
 from core.processes.transitions.base import Transition
+from core.registry import Paper
 from core.tokenizers.base import Tokenizer, Vocabulary
 from core.training.model import GenerativeModel, build_model
 from domains.tasks import default_task
@@ -62,16 +71,54 @@ class Toy:
         with torch.no_grad():
             return sampler.sample(self.model.process, self.model.network, start, noise, given)
 
+    def context(self) -> Context:
+        """What a run is steered by: two objectives, and what is known of them from unguided sequences."""
+        letters = () if self.rules is None else self.tokenizer.letters
+        board = Scoreboard([Target("first", _Place(0, letters), "max"), Target("last", _Place(-1, letters), "min")])
+        plain = self._decoded(self.drawn(Stepwise(steps=2), torch.arange(8)).tokens)
+        known = Known.of(board.utility(board.score(plain)))
+
+        def decode(batch: SequenceBatch) -> list[Any]:
+            lengths = batch.layout.lengths.tolist()
+            return self._decoded([row[:length] for row, length in zip(batch.tokens, lengths, strict=True)])
+
+        return lambda model, noise: GuideContext(model, decode, noise, board, letters, known)
+
+    def _decoded(self, rows: Sequence[Tensor]) -> list[Any]:
+        """The object of each row; of numbers, themselves."""
+        numbers = self.model.process.writes == "numbers"
+        return [tuple(row.flatten().tolist()) if numbers else self.tokenizer.decode(row.tolist()) for row in rows]
+
     def obeyed(self, samples: Samples) -> bool:
         """Whether every sequence keeps the rules."""
         assert self.rules is not None
-        values = [self.tokenizer.decode(row.tolist()) for row in samples.tokens]
-        return all(rule.check(value) for value in values for rule in self.rules.constraints)
+        return all(rule.check(value) for value in self._decoded(samples.tokens) for rule in self.rules.constraints)
 
     def kept(self, samples: Samples) -> bool:
         """Whether what was held is still there; tokens may have been inserted before it."""
         first = 1 if not self.model.process.fills_gaps else None
         return all(bool((row[:first] == _HELD).any()) for row in samples.tokens)
+
+
+class _Place(Objective):
+    """The number at a place, that of a letter being its code."""
+
+    paper = Paper("ours", "One place of a sequence")
+    direction, unit, source = "max", "1", "counting"
+
+    def __init__(self, place: int, letters: Sequence[str]) -> None:
+        self.place, self.letters = place, letters
+
+    def score(self, sequences: Sequence[Any]) -> NDArray[np.float64]:
+        found = [sequence[self.place] if len(sequence) else np.nan for sequence in sequences]
+        return np.array([ord(value) if isinstance(value, str) else value for value in found], dtype=float)
+
+    def gradient(self, sequences: Sequence[Any]) -> Float[np.ndarray, "N L V"]:
+        """As of `Differentiable`."""
+        found = np.zeros((len(sequences), max(map(len, sequences), default=0), len(self.letters)))
+        for row, sequence in enumerate(sequences):
+            found[row, self.place % max(1, len(sequence))] = [ord(letter) for letter in self.letters]
+        return found
 
 
 def toys() -> list[Toy]:

@@ -13,7 +13,7 @@ from core.data.noise import Noise
 from core.data.sequence_batch import SequenceBatch
 from core.decoding.stepwise import Stepwise
 from core.guidance.constraint_set import ConstraintSet
-from core.guidance.guides.base import Guide, GuideContext, Model
+from core.guidance.guides.base import Guide, GuideContext
 from core.guidance.objectives.base import Scoreboard
 from core.processes.base import Network, Process
 from core.processes.transitions import registry as transitions
@@ -25,7 +25,8 @@ from core.processes.transitions.insert import Insert
 from core.processes.transitions.substitute import Substitute
 from core.registry import Paper
 from tests.laws.toy_drift import ToyDrift, velocity
-from tests.laws.toy_kinds import KINDS, LONGEST, TOKENIZER, VOCABULARY, constraints
+from tests.laws.toy_kinds import KINDS, LONGEST, VOCABULARY, constraints
+from tests.laws.toy_objectives import context_on, two_letters
 from tests.laws.toy_projections import Box, Mean
 
 NAMES = (*KINDS, "drift")
@@ -36,7 +37,8 @@ STEPS = 4
 class Run:
     """`wide` columns of padding behind the longest row; `hold` fixes the first site or number.
 
-    Where it is `conditional`, every sequence has a condition, by its id, and the network reads it.
+    Where it is `conditional`, every sequence has a condition, by its id, and the network reads it. scores: the
+    objectives of guides, by default as many A and as many B as possible.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Run:
     wide: int = 0
     hold: bool = False
     conditional: bool = False
+    scores: Scoreboard | None = None
 
     def parts(self) -> tuple[Process, Network]:
         if self.name == "drift":
@@ -70,11 +73,7 @@ class Run:
         return replace(batch, tokens=torch.nn.functional.pad(batch.tokens, more, value=pad), layout=layout, fixed=fixed)
 
     def sampler(self, trajectory: bool = False) -> Stepwise:
-        def context(model: Model, noise: Noise) -> GuideContext:
-            decode = lambda rows: [TOKENIZER.decode(row) for row in rows.tokens.flatten(1).tolist()]  # noqa: E731
-            return GuideContext(model, decode, noise, Scoreboard([]))
-
-        return Stepwise(STEPS, self.guides, context, trajectory)
+        return Stepwise(STEPS, self.guides, context_on(self.scores or two_letters()), trajectory)
 
     def sequences(self, ids: Tensor) -> list[list]:
         """The finished sequences of some ids."""

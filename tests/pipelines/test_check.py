@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partialmethod
 from typing import Any
 
+import jaxtyping
 import pytest
 import torch
 from torch import Tensor
@@ -31,10 +33,20 @@ from pipelines.check import check
 from pipelines.check import guides as guide_laws
 
 
+@pytest.fixture(autouse=True)
+def _unchecked_shapes() -> Iterator[None]:
+    """Shapes are checked by the laws of each member; here they would cost most of the time."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
 @pytest.fixture
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """64 steps show no more than a few."""
-    monkeypatch.setattr(Stepwise, "__init__", partialmethod(Stepwise.__init__, steps=6))
+    """A few steps show no less than many."""
+    for member in samplers.members().values():
+        few = {name: 6 for name in ("steps", "budget") if name in inspect.signature(member).parameters}
+        monkeypatch.setattr(member, "__init__", partialmethod(member.__init__, **few))
 
 
 @pytest.mark.usefixtures("few_steps")

@@ -252,7 +252,7 @@ def test_conditions_belong_to_conditional_checkpoints(
     with pytest.raises(UserError, match="it takes no condition, prepare the data without kind"):
         motif.finetune(checkpoint=parent, input=file, columns=columns, out=tmp_path / "m", **FEW)
     prepared = motif.prepare(input=file, columns=columns, split="cluster", out=tmp_path / "prepared")
-    few = {"trainer.steps": 1, "trainer.validate_every": 1, "process.limit": 30}
+    few = {"trainer.steps": 8, "trainer.validate_every": 8, "process.limit": 30}
     # Training hides the share that is asked for; what is judged keeps its condition.
     learnt, judged = hidden(monkeypatch, "loss"), hidden(monkeypatch, "likelihood")
     conditional = motif.train(

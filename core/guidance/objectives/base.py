@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from itertools import islice
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import NDArray
 
 from core.errors import UserError
@@ -38,6 +40,20 @@ class Objective(ABC):
     @abstractmethod
     def score(self, sequences: Sequence[Any]) -> NDArray[np.float64]:
         """One value a sequence, in `unit`."""
+
+
+@runtime_checkable
+class Differentiable(Protocol):
+    """An objective with a gradient: what guides by first order need of it.
+
+    `letters` are the columns of the gradient, in the written form of the tokenizer.
+    """
+
+    letters: Sequence[str]
+
+    def gradient(self, sequences: Sequence[Any]) -> Float[np.ndarray, "N L V"]:
+        """How the score grows with the one-hot letter at each place, 0 behind the end of the shorter ones."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -85,6 +101,21 @@ class Scoreboard:
     def calls(self) -> int:
         return len(self._called) if self.targets else 0
 
+    def scored(self, first: int = 0) -> list[tuple[Any, list[float]]]:
+        """The sequences that were asked for and their raw scores, in that order, from the `first`th on."""
+        return [(sequence, row.tolist()) for sequence, row in islice(self._known.items(), first, None)]
+
+    def recall(self, sequences: Sequence[Any], scores: NDArray[np.float64]) -> None:
+        """What an interrupted run has `scored`: it counts, and is not asked again."""
+        fresh = {sequence: row for sequence, row in zip(sequences, scores, strict=True) if sequence not in self._known}
+        self._keep(fresh)
+        for name in self.evaluations:
+            self.evaluations[name] += len(fresh)
+
+    def _keep(self, fresh: Mapping[Any, NDArray[np.float64]]) -> None:
+        self._known.update(fresh)
+        self._called.update(fresh if self._canonical is None else map(self._canonical, fresh))
+
     def score(self, sequences: Sequence[Any]) -> NDArray[np.float64]:
         """Raw scores `[N, M]`, one column a target."""
         fresh = list(dict.fromkeys(s for s in sequences if s not in self._known))
@@ -97,8 +128,7 @@ class Scoreboard:
                 self.evaluations[target.name] += len(fresh)
                 columns.append(column)
             table = np.stack(columns, axis=1) if columns else np.zeros((len(fresh), 0))
-            self._known.update(zip(fresh, table, strict=True))
-            self._called.update(fresh if self._canonical is None else map(self._canonical, fresh))
+            self._keep(dict(zip(fresh, table, strict=True)))
         return np.array([self._known[s] for s in sequences]).reshape(len(sequences), len(self.targets))
 
     def utility(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from core.data.noise import Noise, Purpose, draw
 from core.data.sequence_batch import SequenceBatch
 from core.guidance.constraint_set import ConstraintSet
+from core.processes._sites import valid_sites
 from core.processes.transitions._contrast import contrast
 from core.processes.transitions.base import Move, Transition
 from core.registry import Paper
@@ -23,9 +24,11 @@ class Substitute(Transition):
     """Each site stays with probability 1 - jump, else takes a draw from its posterior.
 
     The posterior is lazy: `posterior(rows)` gives unnormalised log-probabilities `[R, S, V]` of
-    those rows, and is only asked for rows in which a site moves. `settled` holds the token of
+    those rows, and is only asked for rows in which a site moves. It is that of x_s, noise included
+    where the process redraws sites; a step to s = 1 has that of the data in every process. `settled` holds the token of
     sites that are final, -1 elsewhere; the others are drawn jointly under constraints. recalled:
-    whether the sequences take along what the network said of them.
+    whether the sequences take along what the network said of them. blank: the sites that show no data
+    token, None where nobody said; a guide that knows them asks for fewer rows.
     """
 
     paper = Paper("S004", "Discrete Flow Matching", "2407.15595", "exact conditional kernel instead of Euler's")
@@ -35,6 +38,7 @@ class Substitute(Transition):
     settled: Int[Tensor, "N S"]
     log_weights: Float[Tensor, "N S V"] | None = None
     recalled: bool = False
+    blank: Bool[Tensor, "N S"] | None = None
 
     def tilted(self, log_weights: Float[Tensor, "N S V"]) -> Substitute:
         total = log_weights if self.log_weights is None else self.log_weights + log_weights
@@ -68,13 +72,36 @@ class Substitute(Transition):
         stayed = torch.log1p(-jump) + torch.where(inside, kept, torch.zeros_like(kept))
         return (moved - torch.logaddexp(moved, stayed)).exp(), mass.log_softmax(-1)
 
+    def kept(self, rows: Int[Tensor, " R"]) -> Substitute:
+        """The same law, what the network says of `rows` at hand: of these it is not asked again."""
+        logits = self.posterior(rows)
+        place = torch.full((len(self.settled),), -1, device=rows.device)
+        place[rows] = torch.arange(len(rows), device=rows.device)
+        held = lambda wanted: bool((place[wanted] >= 0).all())  # noqa: E731
+        known = lambda wanted: logits[place[wanted]] if held(wanted) else self.posterior(wanted)  # noqa: E731
+        return replace(self, posterior=known)
+
+    def complete(self, batch: SequenceBatch, rows: Int[Tensor, " R"], noise: Noise) -> Int[Tensor, "R S"]:
+        """The tokens of some rows, each site that shows no data token taking a draw from its posterior.
+
+        Sites are drawn independently, tilt included, whatever the constraints. `noise` is that of these rows,
+        which may repeat, and of a purpose of its own: a step drawn from the same noise is another draw.
+        """
+        _, log_posterior = self.law(batch, rows)
+        tokens = batch.tokens.flatten(1)[rows].clone()
+        open_ = (tokens >= log_posterior.shape[-1]) & valid_sites(batch)[rows]
+        uniform = noise.uniform(tokens.shape[1], Purpose.COMPLETE)
+        tokens[open_] = draw(log_posterior[open_], uniform[open_])
+        return tokens
+
     def draw(self, batch: SequenceBatch, noise: Noise, constraints: ConstraintSet | None, running: Any) -> Move:
         tokens = batch.tokens.flatten(1)
         count, sites = tokens.shape
         chance = noise.uniform(sites, Purpose.JUMP)
-        moves = chance < self.jump
-        # A tilt may raise the jump probability, so only an untilted step can skip rows early.
-        candidates = moves if self.log_weights is None else self.jump > 0
+        candidates = chance < self.jump
+        if self.log_weights is not None:
+            # A tilt may raise the jump probability of the sites that it touches.
+            candidates = candidates | ((self.jump > 0) & (self.log_weights != 0).any(-1))
         rows = candidates.any(1).nonzero()[:, 0]
         done = torch.zeros(count, dtype=torch.bool, device=tokens.device)
         if not len(rows):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -128,7 +129,7 @@ def test_rows_keep_their_positions_prefix_and_edges_when_a_longer_one_leaves() -
 
 def test_whatever_a_batch_holds_a_place_is_narrowed_with_it() -> None:
     tokens = torch.arange(12).reshape(2, 3, 2)
-    held = {
+    held: dict[str, Any] = {
         "targets": tokens + 100,
         "weights": torch.rand(2, 3),
         "fixed": torch.rand(2, 3, 2) < 0.5,
