@@ -156,7 +156,7 @@ def _adapted(
 ) -> tuple[GenerativeModel, float]:
     """The best weights by validation NLL, adapters merged, and that NLL."""
     lightning.seed_everything(config["seed"], verbose=False)
-    model = copy.deepcopy(parent.model).cpu().train()
+    model = copy.deepcopy(parent.model).cpu()
     learnt = data.shards.split("train")
     model.process.fit(torch.as_tensor(learnt.lengths), learnt.condition(data.conditions))
     adapt = config["adapt"]

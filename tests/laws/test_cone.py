@@ -20,6 +20,7 @@ from core.guidance.guides.mog import Mog
 from core.guidance.guides.mog_released import MogReleased
 from core.guidance.objectives.base import Scoreboard
 from core.processes.transitions.substitute import Substitute
+from tests.laws.toy_faults import patched
 from tests.laws.toy_objectives import Share, board, context_on
 from tests.laws.toy_runs import Run
 from tests.laws.toys import batch_of
