@@ -164,6 +164,7 @@ class Drawing:
         self.pilot = max((guide.pilot for guide in given.get("guides", ())), default=0)
         with as_user_error(f"sampler {name}"):
             self.sampler = member(**settings, **given)
+            self.plain = samplers.get(type(model.process).sampler)() if member.steered else member(**settings)
         self.sampler.suits(model.process)
         template = config.get("template")
         begin = start_from(template, model.process, tokenizer, constraints) if template else None
@@ -271,7 +272,7 @@ class Drawing:
         number = torch.arange(self.pilot, device=self.model.device)
         noise = Noise.start(self.config["seed"], number % total)
         noise = replace(noise, slots=_LAST_SLOT - number // total)
-        samples = self._drawn(samplers.get(type(self.model.process).sampler)(), noise)
+        samples = self._drawn(self.plain, noise)
         values, self._looked = [self.tokenizer.decode(row.tolist()) for row in samples.tokens], samples.network_calls
         assert self.board is not None
         return Known.of(self.board.utility(self.board.score(values)), values)

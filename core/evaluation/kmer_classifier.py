@@ -40,7 +40,7 @@ class KmerClassifier:
         x = _features(texts, k, columns, grow=True)
         y = np.repeat(np.arange(len(classes)), [len(members) for members in classes.values()])
         share = 1 / (len(classes) * np.bincount(y)[y])
-        shape, target = (x.shape[1] + 1, len(classes)), np.eye(len(classes))[y]
+        shape, target = (len(columns) + 1, len(classes)), np.eye(len(classes))[y]
 
         def loss(flat: Float[np.ndarray, " P"]) -> tuple[float, Float[np.ndarray, " P"]]:
             table = flat.reshape(shape)
