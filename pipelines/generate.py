@@ -267,8 +267,8 @@ class Drawing:
         return replace(samples, network_calls=samples.network_calls + first * self._looked)
 
     def _first_look(self) -> Known:
-        """What unguided sequences score: the same for every batch, as these have slots of their own."""
-        total = self.each * max(1, len(self.sources))
+        """What unguided sequences score: the same whatever is drawn besides, as these have slots of their own."""
+        total = self.each * len(self.sources) or self.pilot
         number = torch.arange(self.pilot, device=self.model.device)
         noise = Noise.start(self.config["seed"], number % total)
         noise = replace(noise, slots=_LAST_SLOT - number // total)

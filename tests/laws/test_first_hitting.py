@@ -19,6 +19,8 @@ from core.decoding.base import Samples
 from core.decoding.first_hitting import FirstHitting
 from core.errors import UserError
 from core.guidance.constraint_set import ConstraintSet
+from core.guidance.guides.base import GuideContext
+from core.guidance.objectives.base import Scoreboard
 from core.processes.autoregressive import Autoregressive
 from core.processes.base import Network
 from core.processes.mixture_flow import MixtureFlow
@@ -168,8 +170,8 @@ def test_guides_tilt_each_event() -> None:
     network = Tabular(3)
     favoured = lambda batch, time: network(batch, time) + torch.tensor([1.0, 0, 0]).double()  # noqa: E731
     start, noise = begun(torch.arange(DRAWS))
-    nothing: Any = None
-    guided = FirstHitting([Favour(1.0)], lambda model, noise: nothing)
+    context = lambda model, noise: GuideContext(model, lambda batch: (), noise, Scoreboard(()))  # noqa: E731
+    guided = FirstHitting([Favour(1.0)], context)
     rows = [tuple(row.tolist()) for row in guided.sample(PROCESS, network, start, noise).tokens]
     wanted = {row: float(log_orders(favoured, row).exp().mean()) for row in itertools.product(range(3), repeat=3)}
     assert fit(wanted, rows) > LEAST_P

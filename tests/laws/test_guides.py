@@ -286,12 +286,15 @@ FAULTS = {
     **{
         f"{fault.__name__}_{guide}": (fault, lambda law=law, guide=guide: law(guide))
         for fault, law in (
-            (_one_noise_for_all, lambda guide: guided_rows_stand_alone("uniform", GUIDES[guide])),
             (_weightless, lambda guide: guided_runs_move_the_objectives(guide, "mask")),
             (_leaning, lambda guide: no_strength_is_the_unguided_run("uniform", GUIDES[guide])),
         )
         for guide in ("projection", "tchebycheff")
     },
+    "one_noise_for_all": (
+        _one_noise_for_all,
+        lambda: guided_rows_stand_alone("uniform", GUIDES["projection"]),
+    ),
     "strength_has_a_floor": (_standing, lambda: no_strength_is_the_unguided_run("edit")),
     "tilted_twice": (_twice, lambda: guided_steps_have_the_tilted_kernel("append")),
     "staying_is_not_tilted": (_stays_untilted, lambda: guided_steps_have_the_tilted_kernel("uniform")),

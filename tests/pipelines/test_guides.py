@@ -82,8 +82,10 @@ def test_batches_and_stops_change_nothing(
     """Neither the sequences nor what was asked of the objectives, which are asked nothing twice."""
     asked, settings = ["gravy:max", "net_charge:near:2"], {"guide": guide}
     settings |= {"guide__pilot": 8} if guide == "tchebycheff" else {}
-    whole = drawn(tiny, tmp_path / "whole", asked, **settings).metrics
-    assert drawn(tiny, tmp_path / "split", asked, batch_size=2, **settings).metrics["samples"] == whole["samples"]
+    run = drawn(tiny, tmp_path / "whole", asked, **settings)
+    fewer = drawn(tiny, tmp_path / "fewer", asked, n=3, batch_size=2, **settings)
+    assert fewer.sequences == run.sequences[:3]
+    whole = run.metrics
     true, calls = Stepwise.sample, []
 
     def stop(self: Stepwise, *arguments: Any, **options: Any) -> Any:
